@@ -1,0 +1,64 @@
+# `make help` lists the targets. Everything is installed into $(VENV); nothing else on the machine changes.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Where CPU-only builds of torch are, for Linux machines whose package index has none (empty: do not ask it).
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## classify Chinese sentences by a prompt and fill masks, with the embedded model
+	HF_HUB_OFFLINE=1 $(BIN)/hf-nlpnotes demo
+
+test: $(VENV)/.installed-dev ## run the test suite (ARGS="-k tokenizer" passes options to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev ## lint, formatting and types, nothing is changed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(VENV)/.installed-dev ## repair what the linter and the formatter can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev ## run every benchmark and print the last line of each
+	@status=0; for script in benchmarks/[!_]*.py; do \
+	    output=$$($(BIN)/python "$$script") || status=1; \
+	    printf '%s\n' "$$output" | tail -n 1; \
+	done; exit $$status
+
+clean: ## remove the environment and what builds and tools leave behind
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+
+# torch comes first and by itself. On Linux the default build brings several GB of CUDA libraries that the demo and
+# the tests do not need, so a CPU build ("+cpu") is taken where the configured index or $(TORCH_INDEX) has one.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing torch $(TORCH) into $(VENV) …"
+	@if [ "$$(uname -s)" = Linux ]; then \
+	    $(PIP) install --quiet 'torch==$(TORCH)+cpu' 2>/dev/null \
+	    || { [ -n '$(TORCH_INDEX)' ] && $(PIP) install --quiet --retries 1 --timeout 20 \
+	             --extra-index-url '$(TORCH_INDEX)' 'torch==$(TORCH)+cpu' 2>/dev/null; } \
+	    || { echo 'No CPU-only build of torch $(TORCH) in reach: installing the default one.' >&2; \
+	         $(PIP) install 'torch==$(TORCH)'; }; \
+	else \
+	    $(PIP) install 'torch==$(TORCH)'; \
+	fi
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch setup.cfg pyproject.toml
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.torch setup.cfg pyproject.toml
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,70 @@
+"""hf_nlpnotes: a plugin for Hugging Face transformers.
+
+`import hf_nlpnotes` makes the Auto classes and `pipeline()` know what this package adds; it has no other effect.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._registration import register
+
+if TYPE_CHECKING:
+    from .models.chinesebert import (
+        ChineseBertConfig,
+        ChineseBertForMaskedLM,
+        ChineseBertForMultipleChoice,
+        ChineseBertForQuestionAnswering,
+        ChineseBertForSequenceClassification,
+        ChineseBertForTokenClassification,
+        ChineseBertModel,
+        ChineseBertTokenizer,
+    )
+
+__version__ = "0.1.0"
+
+EMBEDDED_MODEL: str = str(Path(__file__).parent / "assets" / "chinesebert-small")
+"""Folder of the model that comes with the package, for any `from_pretrained`."""
+
+_MODULE_OF = dict.fromkeys(
+    [
+        "ChineseBertConfig",
+        "ChineseBertForMaskedLM",
+        "ChineseBertForMultipleChoice",
+        "ChineseBertForQuestionAnswering",
+        "ChineseBertForSequenceClassification",
+        "ChineseBertForTokenClassification",
+        "ChineseBertModel",
+        "ChineseBertTokenizer",
+    ],
+    "hf_nlpnotes.models.chinesebert",
+)
+
+__all__ = [
+    "EMBEDDED_MODEL",
+    "ChineseBertConfig",
+    "ChineseBertForMaskedLM",
+    "ChineseBertForMultipleChoice",
+    "ChineseBertForQuestionAnswering",
+    "ChineseBertForSequenceClassification",
+    "ChineseBertForTokenClassification",
+    "ChineseBertModel",
+    "ChineseBertTokenizer",
+    "__version__",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})
+
+
+register()

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "pipelines": {"prompting", "tagging", "question_answering"},
     "evaluate_modules": {"tagging", "question_answering"},
     "_registration": {"models", "pipelines", "layers"},
-    "__init__": {"_registration"},
+    "__init__": ANYTHING,  # public names, loaded when they are asked for
     "cli": ANYTHING,
 }
 

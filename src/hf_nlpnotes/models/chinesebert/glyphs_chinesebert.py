@@ -13,6 +13,7 @@ the same style say one thing three times.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -402,9 +403,10 @@ def load_glyphs(path: str | os.PathLike[str], tokens: Iterable[str] | None = Non
         FileNotFoundError: no such file.
         ValueError: the file is truncated, damaged or of another kind, or belongs to another vocabulary.
     """
+    content = Path(path).read_bytes()
     try:
-        table = _read_archive(path)
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        table = _read_archive(content)
+    except _DAMAGE as error:
         raise ValueError(
             f"{os.fspath(path)} is not a whole glyph file ({type(error).__name__}: {error}); expected what "
             "save_glyphs writes: copy it again or render it again"
@@ -416,9 +418,15 @@ def load_glyphs(path: str | os.PathLike[str], tokens: Iterable[str] | None = Non
     return table
 
 
-def _read_archive(path: str | os.PathLike[str]) -> GlyphTable:
-    # np.load closes a file only when it opened it and could read it; no pickles: the file may come from anywhere.
-    with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+_DAMAGE = (  # what numpy, zipfile and zlib raise for bytes that are not what they should be
+    *(ValueError, KeyError, TypeError, AttributeError, NotImplementedError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, RuntimeError),
+)
+
+
+def _read_archive(content: bytes) -> GlyphTable:
+    # No pickles: the file may come from anywhere.
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         header = json.loads(archive["header"].tobytes())
         data = archive["data"]
     if header["format"] != _FORMAT:

@@ -5,7 +5,7 @@ Sun et al. 2021, "ChineseBERT: Chinese Pretraining Enhanced by Glyph and Pinyin 
 checkpoints.
 
 The fusion is linear in its three inputs, and two of them depend on the token alone. At inference it therefore folds
-into two tables, one row a token and one row a reading: see [`ChineseBertEmbeddings.fold`].
+into one table, with a row a token and a row a reading: see [`ChineseBertEmbeddings.fold`].
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ class ChineseBertEmbeddings(BertEmbeddings):
     """BERT's embeddings, of which the token's vector is fused from character, pinyin and glyph.
 
     Buffers beside those of BERT: `pinyin_table` `(pinyin_table_size, pinyin_length)`, the letters of each reading, and
-    `default_pinyin_ids` `(vocab_size,)`, the reading that a token gets when the caller gives none.
+    `default_pinyin_ids` `(vocab_size,)`, the reading that a token gets when the caller gives none. While the model
+    infers: `folded` `(vocab_size + pinyin_table_size + type_vocab_size * max_position_embeddings, hidden_size)`.
     """
 
     pinyin_table: torch.Tensor
     default_pinyin_ids: torch.Tensor
-    folded_tokens: torch.Tensor | None
-    folded_pinyin: torch.Tensor | None
+    folded: torch.Tensor | None
 
     def __init__(self, config: ChineseBertConfig) -> None:
         super().__init__(config)
@@ -109,11 +109,10 @@ class ChineseBertEmbeddings(BertEmbeddings):
             "pinyin_table", torch.zeros(config.pinyin_table_size or 1, config.pinyin_length, dtype=torch.uint8)
         )
         self.register_buffer("default_pinyin_ids", torch.zeros(config.vocab_size, dtype=torch.int32))
-        self.register_buffer("folded_tokens", None, persistent=False)
-        self.register_buffer("folded_pinyin", None, persistent=False)
+        self.register_buffer("folded", None, persistent=False)
         self._folded_from: tuple[object, ...] | None = None
-        self.released = False
         self._refolds = 0
+        self.released = False
 
     def forward(
         self,
@@ -123,11 +122,27 @@ class ChineseBertEmbeddings(BertEmbeddings):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Embed a batch: fused vectors (see [`fuse`]) or `inputs_embeds` in their place, positions, token types."""
-        if inputs_embeds is None:
-            assert input_ids is not None
-            inputs_embeds = self.fuse(input_ids, pinyin_ids)
-        embeddings: torch.Tensor = super().forward(
+        """Embed a batch: fused vectors (see [`fuse`]) or `inputs_embeds` in their place, positions, token types.
+
+        Raises:
+            ValueError: when a sequence is longer than the model has positions, or as of [`fuse`].
+        """
+        shape = input_ids.shape if input_ids is not None else inputs_embeds.shape[:2]  # type: ignore[union-attr]
+        limit = self.position_embeddings.num_embeddings
+        if position_ids is None and not torch.compiler.is_compiling() and shape[1] > limit:
+            raise ValueError(
+                f"A sequence of {shape[1]} tokens is longer than the model's {limit} positions; tokenize with "
+                f"truncation=True, max_length={limit}."
+            )
+        if input_ids is not None:
+            pinyin_ids = self._checked_pinyin(input_ids, pinyin_ids)
+            table = self._current_fold()
+            if table is not None and pinyin_ids.dim() == 2:
+                summed = self._look_up(table, input_ids, pinyin_ids, token_type_ids, position_ids)
+                embeddings: torch.Tensor = self.dropout(self.LayerNorm(summed))
+                return embeddings
+            inputs_embeds = self._fuse(table, input_ids, pinyin_ids)
+        embeddings = super().forward(
             token_type_ids=token_type_ids, position_ids=position_ids, inputs_embeds=inputs_embeds
         )
         return embeddings
@@ -148,17 +163,19 @@ class ChineseBertEmbeddings(BertEmbeddings):
         Raises:
             ValueError: when the shape of `pinyin_ids` fits neither form.
         """
-        pinyin_ids = self._checked_pinyin(input_ids, pinyin_ids)
-        self._refresh_fold()
-        if self.folded_tokens is None or self.folded_pinyin is None or not self._may_fold():
+        return self._fuse(self._current_fold(), input_ids, self._checked_pinyin(input_ids, pinyin_ids))
+
+    def _fuse(self, table: torch.Tensor | None, input_ids: torch.Tensor, pinyin_ids: torch.Tensor) -> torch.Tensor:
+        if table is None:
             fused: torch.Tensor = self.map_fc(
                 torch.cat([self.word_embeddings(input_ids), self._pinyin(pinyin_ids), self._glyph(input_ids)], -1)
             )
             return fused
-        tokens = nn.functional.embedding(input_ids, self.folded_tokens)
+        tokens, readings, _ = self._blocks(table)
         if pinyin_ids.dim() == 2:
-            return tokens + nn.functional.embedding(pinyin_ids, self.folded_pinyin)
-        return tokens + nn.functional.linear(self._pinyin(pinyin_ids), self._fusion_weights()[1])
+            return nn.functional.embedding(input_ids, tokens) + nn.functional.embedding(pinyin_ids, readings)
+        pinyin = nn.functional.linear(self._pinyin(pinyin_ids), self._fusion_weights()[1])
+        return nn.functional.embedding(input_ids, tokens) + pinyin
 
     def _checked_pinyin(self, input_ids: torch.Tensor, pinyin_ids: torch.Tensor | None) -> torch.Tensor:
         if pinyin_ids is None:
@@ -195,45 +212,84 @@ class ChineseBertEmbeddings(BertEmbeddings):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Compute the two tables that replace the fusion: tokens `(vocab, hidden)` and readings `(readings, hidden)`.
+        """Compute the table that replaces the fusion at inference: tokens, readings, and types with positions.
 
         With W = [Wc Wp Wg] the fusion's blocks and c, p, g the three vectors, W[c; p; g] + b =
-        (Wc c + Wg g + b) + Wp p. Computed in float32, held in the weights' dtype.
+        (Wc c + Wg g + b) + Wp p: one row a token and one a reading. A row for each pair of token type and position
+        joins them, so that an input of LayerNorm is the sum of three rows. Computed in float32, held in the weights'
+        dtype.
         """
-        dtype, device = self.map_fc.weight.dtype, self.map_fc.weight.device
+        like = self.map_fc.weight
         character, pinyin, glyph = (block.float() for block in self._fusion_weights())
         # Wg (M x + m) = (Wg M) x + Wg m: one product a pixel instead of two.
         pixels = glyph @ self.glyph_map.weight.float()
         bias = self.map_fc.bias.float() + glyph @ self.glyph_map.bias.float()
-        num_tokens, hidden = self.word_embeddings.weight.shape
-        tokens = torch.empty(num_tokens, hidden, dtype=dtype, device=device)
-        for start in range(0, num_tokens, _FOLD_CHUNK):
-            ids = torch.arange(start, min(start + _FOLD_CHUNK, num_tokens), device=device)
+        num_tokens, num_readings = len(self.word_embeddings.weight), len(self.pinyin_table)
+        types, positions = self.token_type_embeddings.weight, self.position_embeddings.weight
+        folded = like.new_empty(num_tokens + num_readings + len(types) * len(positions), len(like))
+        tokens, readings, places = folded.split([num_tokens, num_readings, len(types) * len(positions)])
+        for ids in torch.arange(num_tokens, device=like.device).split(_FOLD_CHUNK):
             rows = torch.addmm(bias, self.word_embeddings.weight[ids].float(), character.T)
-            tokens[ids] = rows.addmm_(self.glyph_embeddings(ids).float(), pixels.T).to(dtype)
-        readings = torch.empty(len(self.pinyin_table), hidden, dtype=dtype, device=device)
-        for start in range(0, len(readings), _FOLD_CHUNK):
-            letters = self.pinyin_table[start : start + _FOLD_CHUNK].int()
-            readings[start : start + _FOLD_CHUNK] = (self.pinyin_embeddings(letters).float() @ pinyin.T).to(dtype)
-        self.folded_tokens, self.folded_pinyin = tokens, readings
+            tokens[ids] = rows.addmm_(self.glyph_embeddings(ids).float(), pixels.T).to(like.dtype)
+        for ids in torch.arange(num_readings, device=like.device).split(_FOLD_CHUNK):
+            readings[ids] = (self._pinyin(self.pinyin_table[ids].unsqueeze(0))[0].float() @ pinyin.T).to(like.dtype)
+        places.copy_((types.float().unsqueeze(1) + positions.float()).flatten(0, 1))
+        self.folded = folded
         self._folded_from = self._state_of_sources()
 
+    def _blocks(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Views of the folded table: tokens, readings, types × positions."""
+        num_tokens, num_readings = len(self.default_pinyin_ids), len(self.pinyin_table)
+        return table[:num_tokens], table[num_tokens : num_tokens + num_readings], table[num_tokens + num_readings :]
+
+    def _look_up(
+        self,
+        table: torch.Tensor,
+        input_ids: torch.Tensor,
+        pinyin_ids: torch.Tensor,
+        token_type_ids: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Sum the rows of token, reading and place: `(batch, seq, hidden_size)`."""
+        tokens, readings, _ = self._blocks(table)
+        positions, types = self.position_embeddings.num_embeddings, self.token_type_embeddings.num_embeddings
+        if position_ids is None:
+            position_ids = self.position_ids[:, : input_ids.shape[1]]
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(position_ids)
+        on_cpu = table.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+        if on_cpu and all(
+            _within(ids, limit)
+            for ids, limit in [
+                (input_ids, len(tokens)),
+                (pinyin_ids, len(readings)),
+                (position_ids, positions),
+                (token_type_ids, types),
+            ]
+        ):
+            # One pass over the memory instead of five; 0.56 of the time of BERT's three look-ups and two sums.
+            places = (token_type_ids * positions + position_ids).expand_as(input_ids) + (len(tokens) + len(readings))
+            rows = torch.stack([input_ids, pinyin_ids + len(tokens), places], -1)
+            return nn.functional.embedding_bag(rows.flatten(0, 1), table, mode="sum").view(*input_ids.shape, -1)
+        summed = nn.functional.embedding(input_ids, tokens) + nn.functional.embedding(pinyin_ids, readings)
+        return summed + self.token_type_embeddings(token_type_ids) + self.position_embeddings(position_ids)
+
     def unfold(self) -> None:
-        """Drop the folded tables.
+        """Drop the folded table.
 
         Raises:
             RuntimeError: when what they were computed from was released.
         """
         if self.released:
             raise RuntimeError(_RELEASED)
-        self.folded_tokens = self.folded_pinyin = self._folded_from = None
+        self.folded = self._folded_from = None
 
     def release(self) -> None:
-        """Free what the folded tables were computed from: the bitmaps and their map, and the characters' vectors.
+        """Free what the folded table was computed from: the bitmaps and their map, and the characters' vectors.
 
         The letters of pinyin stay, for callers who give letters instead of rows of the table.
         """
-        if self.folded_tokens is None:
+        if self.folded is None:
             self.fold()
         self.released = True
         self.word_embeddings.weight = None  # type: ignore[assignment]
@@ -244,7 +300,7 @@ class ChineseBertEmbeddings(BertEmbeddings):
     def _sources(self) -> list[torch.Tensor]:
         glyphs: torch.Tensor = self.glyph_embeddings.embedding.weight  # type: ignore[assignment]
         pinyin = self.pinyin_embeddings
-        parameters = [self.word_embeddings.weight, glyphs, self.glyph_map.weight, self.glyph_map.bias]
+        parameters = [self.token_type_embeddings.weight, self.position_embeddings.weight, self.word_embeddings.weight, glyphs, self.glyph_map.weight, self.glyph_map.bias]
         parameters += [self.map_fc.weight, self.map_fc.bias, self.pinyin_table]
         return [*parameters, pinyin.embedding.weight, pinyin.conv.weight, pinyin.conv.bias]  # type: ignore[list-item]
 
@@ -253,28 +309,29 @@ class ChineseBertEmbeddings(BertEmbeddings):
         return tuple((source.data_ptr(), source._version, source.dtype, source.device) for source in self._sources())
 
     def _may_fold(self) -> bool:
-        """Whether the folded tables may stand in: not where the fusion's weights are to get gradients."""
-        if self.released:
-            return True
+        """Whether the folded table may stand in: not where the weights behind it are to get gradients."""
         if self.training:
             return False
         return not torch.is_grad_enabled() or not any(source.requires_grad for source in self._sources())
 
-    def _refresh_fold(self) -> None:
-        """Fold when it is due, and again when a weight has changed since."""
-        if self.released or torch.compiler.is_compiling() or torch.jit.is_tracing() or not self._may_fold():
-            return  # a graph takes the tables as they are
+    def _current_fold(self) -> torch.Tensor | None:
+        """The folded table where it may stand in, made when it is due, and again when a weight has changed since."""
+        if self.released:
+            return self.folded
+        if not self._may_fold():
+            return None
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self.folded  # a graph takes the table as it is
         # FSDP gathers the weights anew for each forward, so that no table would last.
         if hasattr(self, "_get_fsdp_state") or any(map(_has_no_plain_storage, self._sources())):
             self.unfold()
-            return
-        if self._folded_from is not None and self._folded_from == self._state_of_sources():
-            return
-        if self.folded_tokens is not None:
-            self.unfold()
-            self._refolds += 1
-        if self._refolds <= _MAX_REFOLDS:
-            self.fold()
+        elif self._folded_from is None or self._folded_from != self._state_of_sources():
+            if self.folded is not None:
+                self.unfold()
+                self._refolds += 1
+            if self._refolds <= _MAX_REFOLDS:
+                self.fold()
+        return self.folded
 
     def train(self, mode: bool = True) -> ChineseBertEmbeddings:
         """Set the mode; training undoes the folding."""
@@ -302,6 +359,10 @@ class ChineseBertEmbeddings(BertEmbeddings):
 
 def _refuse_to_save(module: nn.Module, prefix: str, keep_vars: bool) -> None:
     raise RuntimeError(_RELEASED)
+
+
+def _within(ids: torch.Tensor, limit: int) -> bool:
+    return ids.numel() == 0 or (int(ids.min()) >= 0 and int(ids.max()) < limit)
 
 
 def _resized(table: torch.Tensor, num_rows: int) -> torch.Tensor:

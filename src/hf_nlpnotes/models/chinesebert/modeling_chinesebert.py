@@ -153,14 +153,14 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
         self._embeddings.unfold()
 
     def fold_embeddings(self, release: bool = False) -> None:
-        """Fold character, pinyin and glyph into two tables now, so that embedding costs two look-ups.
+        """Fold character, pinyin and glyph into one table now, so that embedding a token is to add up rows of it.
 
         A model in eval mode does the same by itself at its first forward without gradients; this call is for compiled
-        and exported models, which take the tables as they are, and to free memory. Training and a change of the
+        and exported models, which take the table as it is, and to free memory. Training and a change of the
         weights undo it.
 
         Args:
-            release: free the bitmaps and the characters' vectors, which the tables stand for. The model can then only
+            release: free the bitmaps and the characters' vectors, which the table stands for. The model can then only
                 infer: to train, resize or save it raises `RuntimeError`.
 
         Raises:
@@ -176,7 +176,7 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
             embeddings.release()
 
     def unfold_embeddings(self) -> None:
-        """Drop the folded tables."""
+        """Drop the folded table."""
         self._embeddings.unfold()
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:

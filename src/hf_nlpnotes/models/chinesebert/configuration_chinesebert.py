@@ -63,7 +63,7 @@ class ChineseBertConfig(BertConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.pinyin_length < 2:
-            raise ValueError(f"pinyin_length must be at least 2, the width of the convolution; got {self.pinyin_length}")
+            raise ValueError(f"pinyin_length must be at least 2, the convolution's width; got {self.pinyin_length}")
         super().__post_init__(**kwargs)
 
     @property
@@ -72,7 +72,9 @@ class ChineseBertConfig(BertConfig):
         return self.glyph_fonts * self.glyph_size**2
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read `config.json`; that of an official folder (`model_type: bert`) is completed from its other files."""
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if config_dict.get("model_type") == "bert":

@@ -114,7 +114,7 @@ class ChineseBertEmbeddings(BertEmbeddings):
         self._refolds = 0
         self.released = False
 
-    def forward(
+    def forward(  # type: ignore[override]  # pinyin_ids stand second, as in the official code
         self,
         input_ids: torch.Tensor | None = None,
         pinyin_ids: torch.Tensor | None = None,
@@ -142,10 +142,11 @@ class ChineseBertEmbeddings(BertEmbeddings):
                 embeddings: torch.Tensor = self.dropout(self.LayerNorm(summed))
                 return embeddings
             inputs_embeds = self._fuse(table, input_ids, pinyin_ids)
-        embeddings = super().forward(
-            token_type_ids=token_type_ids, position_ids=position_ids, inputs_embeds=inputs_embeds
+        return super().forward(
+            token_type_ids=token_type_ids,  # type: ignore[arg-type]
+            position_ids=position_ids,  # type: ignore[arg-type]
+            inputs_embeds=inputs_embeds,
         )
-        return embeddings
 
     # ------------------------------------------------------------------------------------------------------ fusion
 
@@ -297,12 +298,14 @@ class ChineseBertEmbeddings(BertEmbeddings):
         self.glyph_map.weight = self.glyph_map.bias = None  # type: ignore[assignment]
         self.register_state_dict_pre_hook(_refuse_to_save)
 
+    def _layers(self) -> list[nn.Module]:
+        layers: list[nn.Module] = [self.word_embeddings, self.token_type_embeddings, self.position_embeddings]
+        layers += [self.pinyin_embeddings.embedding, self.pinyin_embeddings.conv]
+        return [*layers, self.glyph_embeddings.embedding, self.glyph_map, self.map_fc]
+
     def _sources(self) -> list[torch.Tensor]:
-        glyphs: torch.Tensor = self.glyph_embeddings.embedding.weight  # type: ignore[assignment]
-        pinyin = self.pinyin_embeddings
-        parameters = [self.token_type_embeddings.weight, self.position_embeddings.weight, self.word_embeddings.weight, glyphs, self.glyph_map.weight, self.glyph_map.bias]
-        parameters += [self.map_fc.weight, self.map_fc.bias, self.pinyin_table]
-        return [*parameters, pinyin.embedding.weight, pinyin.conv.weight, pinyin.conv.bias]  # type: ignore[list-item]
+        tensors = [tensor for layer in self._layers() for tensor in (layer.weight, getattr(layer, "bias", None))]
+        return [self.pinyin_table, *(tensor for tensor in tensors if isinstance(tensor, torch.Tensor))]
 
     def _state_of_sources(self) -> tuple[object, ...]:
         # torch counts the in-place changes of each tensor. A new tensor has a new address, dtype or device.
@@ -323,7 +326,8 @@ class ChineseBertEmbeddings(BertEmbeddings):
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.folded  # a graph takes the table as it is
         # FSDP gathers the weights anew for each forward, so that no table would last.
-        if hasattr(self, "_get_fsdp_state") or any(map(_has_no_plain_storage, self._sources())):
+        plain = not hasattr(self, "_get_fsdp_state") and all(map(_is_plain_layer, self._layers()))
+        if not plain or not all(map(_is_plain_tensor, self._sources())):
             self.unfold()
         elif self._folded_from is None or self._folded_from != self._state_of_sources():
             if self.folded is not None:
@@ -357,7 +361,7 @@ class ChineseBertEmbeddings(BertEmbeddings):
         self.unfold()
 
 
-def _refuse_to_save(module: nn.Module, prefix: str, keep_vars: bool) -> None:
+def _refuse_to_save(*_: object) -> None:
     raise RuntimeError(_RELEASED)
 
 
@@ -371,6 +375,12 @@ def _resized(table: torch.Tensor, num_rows: int) -> torch.Tensor:
     return resized
 
 
-def _has_no_plain_storage(tensor: torch.Tensor) -> bool:
-    """Sharded, offloaded and inference-mode tensors: no address or no count of changes to recognise them by."""
-    return tensor.is_meta or tensor.is_inference() or type(tensor) not in (torch.Tensor, nn.Parameter)
+def _is_plain_layer(layer: nn.Module) -> bool:
+    """Whether a layer computes what its weights say: no adapter, no quantised stand-in, no hook that wants a call."""
+    plain = type(layer) in {nn.Embedding, nn.Linear, nn.Conv1d, GlyphTable}
+    return plain and not layer._forward_hooks and not layer._forward_pre_hooks and not hasattr(layer, "_hf_hook")
+
+
+def _is_plain_tensor(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has an address and a count of changes: not so sharded, offloaded and inference-mode ones."""
+    return type(tensor) in {torch.Tensor, nn.Parameter} and not tensor.is_meta and not tensor.is_inference()

@@ -149,7 +149,9 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
             table = table.to(torch.uint8) * 255
         if self.config.glyph_storage == "bits":
             table = torch.from_numpy(np.packbits(table.numpy() >= 128, axis=1))
-        self._embeddings.glyph_embeddings.embedding.weight.copy_(table)  # type: ignore[operator]
+        weight = self._embeddings.glyph_embeddings.embedding.weight
+        assert isinstance(weight, torch.Tensor)
+        weight.copy_(table)
         self._embeddings.unfold()
 
     def fold_embeddings(self, release: bool = False) -> None:
@@ -191,6 +193,8 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
 
 class ChineseBertModel(ChineseBertPreTrainedModel, BertModel):
     """The bare encoder."""
+
+    embeddings: ChineseBertEmbeddings
 
     def __init__(self, config: ChineseBertConfig, add_pooling_layer: bool = True) -> None:
         if config.is_decoder or config.add_cross_attention:
@@ -237,8 +241,8 @@ class ChineseBertModel(ChineseBertPreTrainedModel, BertModel):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is not None and pinyin_ids is not None:
             raise ValueError(
-                "inputs_embeds already hold the pinyin: give pinyin_ids to get_fused_embeddings(input_ids, pinyin_ids), "
-                "whose result is what inputs_embeds expects."
+                "inputs_embeds are fused with the pinyin already, by get_fused_embeddings(input_ids, pinyin_ids): "
+                "leave pinyin_ids out."
             )
         embeddings = self.embeddings(
             input_ids=input_ids,
@@ -319,7 +323,7 @@ class ChineseBertForMaskedLM(ChineseBertPreTrainedModel, BertForMaskedLM):
             **kwargs,
         )
         if labels is not None:
-            output.loss = _cross_entropy(output.logits, labels, num_items_in_batch)
+            output.loss = _cross_entropy(output["logits"], labels, num_items_in_batch)
         return output
 
 
@@ -330,10 +334,10 @@ class ChineseBertForSequenceClassification(ChineseBertPreTrainedModel, BertForSe
 
     def __init__(self, config: ChineseBertConfig) -> None:
         BertPreTrainedModel.__init__(self, config)
-        self.num_labels = config.num_labels
+        self.num_labels = _num_labels(config)
         self.bert = ChineseBertModel(config)
         self.dropout = nn.Dropout(_classifier_dropout(config))
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, _num_labels(config))
         self.post_init()
 
     @can_return_tuple
@@ -370,7 +374,7 @@ class ChineseBertForSequenceClassification(ChineseBertPreTrainedModel, BertForSe
             **kwargs,
         )
         if labels is not None:
-            output.loss = self._loss(output.logits, labels, num_items_in_batch)
+            output.loss = self._loss(output["logits"], labels, num_items_in_batch)
         return output
 
     def _loss(
@@ -425,7 +429,7 @@ class ChineseBertForMultipleChoice(ChineseBertPreTrainedModel, BertForMultipleCh
         """Score choices.
 
         Args:
-            input_ids: `(batch, choices, seq)`; the other inputs likewise, `pinyin_ids` also `(batch, choices, seq, 8)`.
+            input_ids: `(batch, choices, seq)`; the other inputs likewise (`pinyin_ids` also with letters).
             labels: `(batch,)`, the number of the right choice.
             num_items_in_batch: as of [`ChineseBertForMaskedLM`].
 
@@ -442,7 +446,7 @@ class ChineseBertForMultipleChoice(ChineseBertPreTrainedModel, BertForMultipleCh
             **kwargs,
         )
         if labels is not None:
-            output.loss = _cross_entropy(output.logits, labels, num_items_in_batch)
+            output.loss = _cross_entropy(output["logits"], labels, num_items_in_batch)
         return output
 
 
@@ -452,7 +456,7 @@ class TwoLayerClassifier(nn.Module):
     def __init__(self, config: ChineseBertConfig) -> None:
         super().__init__()
         self.dense_layer = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dense_to_labels_layer = nn.Linear(config.hidden_size, config.num_labels)
+        self.dense_to_labels_layer = nn.Linear(config.hidden_size, _num_labels(config))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Map `(batch, seq, hidden_size)` to `(batch, seq, num_labels)`."""
@@ -467,14 +471,12 @@ class ChineseBertForTokenClassification(ChineseBertPreTrainedModel, BertForToken
 
     def __init__(self, config: ChineseBertConfig) -> None:
         BertPreTrainedModel.__init__(self, config)
-        self.num_labels = config.num_labels
+        self.num_labels = _num_labels(config)
         self.bert = ChineseBertModel(config, add_pooling_layer=False)
         self.dropout = nn.Dropout(_classifier_dropout(config))
-        self.classifier: nn.Module
-        if config.token_classifier == "mlp":
-            self.classifier = TwoLayerClassifier(config)
-        else:
-            self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        # BertForTokenClassification has a Linear here, and only calls it.
+        head = TwoLayerClassifier(config) if config.token_classifier == "mlp" else None
+        self.classifier = head or nn.Linear(config.hidden_size, self.num_labels)  # type: ignore[assignment]
         self.post_init()
 
     @can_return_tuple
@@ -512,7 +514,7 @@ class ChineseBertForTokenClassification(ChineseBertPreTrainedModel, BertForToken
         if labels is not None:
             if attention_mask is not None and attention_mask.shape == labels.shape:
                 labels = labels.masked_fill(attention_mask.to(labels.device) == 0, -100)
-            output.loss = _cross_entropy(output.logits, labels, num_items_in_batch)
+            output.loss = _cross_entropy(output["logits"], labels, num_items_in_batch)
         return output
 
 
@@ -524,7 +526,7 @@ class ChineseBertForQuestionAnswering(ChineseBertPreTrainedModel, BertForQuestio
 
     def __init__(self, config: ChineseBertConfig) -> None:
         BertPreTrainedModel.__init__(self, config)
-        self.num_labels = config.num_labels
+        self.num_labels = _num_labels(config)
         self.bert = ChineseBertModel(config, add_pooling_layer=False)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
@@ -565,6 +567,11 @@ class ChineseBertForQuestionAnswering(ChineseBertPreTrainedModel, BertForQuestio
         return output
 
 
+def _num_labels(config: ChineseBertConfig) -> int:
+    assert config.num_labels is not None  # the number of names in id2label, which always has some
+    return config.num_labels
+
+
 def _classifier_dropout(config: ChineseBertConfig) -> float:
     return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
 
@@ -573,10 +580,11 @@ def _cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
 ) -> torch.Tensor:
     """Cross-entropy of `logits (..., classes)` in float32: the mean over labels that are not -100, or sum / items."""
-    loss: torch.Tensor = fixed_cross_entropy(
-        logits.flatten(0, -2).float(), labels.to(logits.device).flatten(), num_items_in_batch
+    return fixed_cross_entropy(
+        logits.flatten(0, -2).float(),
+        labels.to(logits.device).flatten(),
+        num_items_in_batch,  # type: ignore[arg-type]  # a number will do as well
     )
-    return loss
 
 
 __all__ = [

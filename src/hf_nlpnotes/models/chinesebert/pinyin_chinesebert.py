@@ -97,14 +97,19 @@ class PinyinTable:
             ValueError: A file is absent, is no JSON, or does not have the released layout.
         """
         config = Path(folder) / "config"
-        pinyin_map = _read_json(config / "pinyin_map.json")
-        tensors = _read_json(config / "pinyin2tensor.json")
+        return cls.from_official_files(config / "pinyin_map.json", config / "pinyin2tensor.json")
+
+    @classmethod
+    def from_official_files(cls, map_file: str | os.PathLike[str], tensor_file: str | os.PathLike[str]) -> PinyinTable:
+        """As `from_official`, from `pinyin_map.json` and `pinyin2tensor.json`, wherever they are."""
+        map_path, tensor_path = Path(map_file), Path(tensor_file)
+        pinyin_map, tensors = read_json(map_path), read_json(tensor_path)
         idx2char = pinyin_map.get("idx2char")
         if not isinstance(idx2char, list) or not all(isinstance(c, str) and len(c) == 1 for c in idx2char):
-            raise ValueError(f"{config / 'pinyin_map.json'}: expected a list of single letters under 'idx2char'.")
+            raise ValueError(f"{map_path}: expected a list of single letters under 'idx2char'.")
         letters = "".join(idx2char)
         if pinyin_map.get("char2idx") != {letter: number for number, letter in enumerate(letters)}:
-            raise ValueError(f"{config / 'pinyin_map.json'}: 'char2idx' and 'idx2char' contradict each other.")
+            raise ValueError(f"{map_path}: 'char2idx' and 'idx2char' contradict each other.")
 
         spelling_of: dict[str, str] = {}
         for reading, ids in tensors.items():
@@ -114,7 +119,7 @@ class PinyinTable:
                 or not all(isinstance(i, int) and 0 <= i < len(letters) for i in ids)
             ):
                 raise ValueError(
-                    f"{config / 'pinyin2tensor.json'}: {reading!r} has {ids!r}, expected {PINYIN_LENGTH} integers"
+                    f"{tensor_path}: {reading!r} has {ids!r}, expected {PINYIN_LENGTH} integers"
                     f" from 0 to {len(letters) - 1}."
                 )
             # Zeros at the end are padding; a zero between letters is the letter of id 0.
@@ -146,7 +151,7 @@ class PinyinTable:
     def from_json_file(cls, path: str | os.PathLike[str]) -> PinyinTable:
         """Reads what `to_json_file`, or a tokenizer's `save_pretrained`, has written."""
         try:
-            return cls.from_dict(_read_json(Path(path)))
+            return cls.from_dict(read_json(Path(path)))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -276,7 +281,8 @@ def to_tone_mark(spelling: str) -> str:
     return unicodedata.normalize("NFC", syllable[: place + 1] + _TONE_MARKS[tone] + syllable[place + 1 :])
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; `ValueError` where there is none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

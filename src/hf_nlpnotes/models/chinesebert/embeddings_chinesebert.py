@@ -62,12 +62,12 @@ class GlyphTable(nn.Module):
         self.register_buffer("weight", torch.zeros(num_tokens, -(-pixels // 8) if bits else pixels, dtype=torch.uint8))
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Bitmaps of tokens `(...)` as `(..., pixels)` in uint8: 0 and 1 (bits, first pixel highest), or 0 to 255."""
+        """Bitmaps of tokens `(...)` as `(..., pixels)`: bool (bits, the first pixel highest), or 0 to 255."""
         rows = nn.functional.embedding(input_ids, self.weight)
         if not self.bits:
             return rows
-        shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=rows.device)
-        return (rows.unsqueeze(-1) >> shifts & 1).flatten(-2)[..., : self.pixels]
+        bits = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=rows.device)
+        return (rows.unsqueeze(-1) & bits).ne(0).flatten(-2)[..., : self.pixels]
 
 
 class GlyphEmbedding(nn.Module):

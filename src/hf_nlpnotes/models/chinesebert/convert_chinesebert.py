@@ -82,7 +82,8 @@ def convert_official(
         The folder.
 
     Raises:
-        FileNotFoundError: a file of the original is absent.
+        FileNotFoundError: `src` or a file of it is absent.
+        OSError: the hub does not answer or has no such name.
         FileExistsError: `dst` exists and is not empty.
         ValueError: `src` is no ChineseBERT; a file is damaged, a Git LFS pointer, or contradicts another one.
     """
@@ -91,6 +92,9 @@ def convert_official(
     from .configuration_chinesebert import ChineseBertConfig
 
     files = FolderOrHub(src, hub_options)
+    if Path(src).resolve() == Path(dst).resolve():
+        raise ValueError(f"{dst} is the folder to read: write to another one, the original is not replaced")
+    files.check()
     layout = official_layout(src, **hub_options) or _paddle_layout(files)
     if layout is None:
         raise ValueError(
@@ -246,7 +250,8 @@ def export_remote_code(model: Any, tokenizer: Any, dst: str | os.PathLike[str], 
 
     Beside weights, configuration and tokenizer the folder holds the modules that define them, and `auto_map` entries
     that lead the Auto classes there. They need transformers, torch, NumPy, safetensors and, for the tokenizer,
-    pypinyin. Where this package is installed, its own classes load the folder.
+    pypinyin. Where this package is imported, its own model classes load the folder, with or without
+    `trust_remote_code`.
 
     Args:
         model: a ChineseBERT model, or a folder that holds one.

@@ -45,7 +45,7 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 # What torch, pickle and zipfile raise for bytes that are not what they should be.
 _DAMAGE = (
-    *(RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, AssertionError),
+    *(RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OSError, AssertionError),
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, SafetensorError),
 )
 
@@ -147,6 +147,14 @@ class FolderOrHub:
     def __init__(self, path_or_name: Any, hub_options: dict[str, Any]) -> None:
         self.source = os.fspath(path_or_name) if isinstance(path_or_name, (str, os.PathLike)) else ""
         self.options = {name: hub_options[name] for name in _HUB_OPTIONS if hub_options.get(name) is not None}
+
+    def check(self) -> None:
+        """Raise `FileNotFoundError` or, for a hub name, the hub's `OSError` when there is nothing to read."""
+        if not Path(self.source).is_dir():
+            if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.source):
+                raise FileNotFoundError(f"there is no folder {self.source}")
+            if not any(map(self.find, ("config.json", "model_config.json"))):
+                cached_file(self.source, "config.json", **self.options)  # raises the hub's own error
 
     def find(self, name: str) -> Path | None:
         """Local path of a file, downloaded where needed; `None` when there is none of this name."""
@@ -294,10 +302,13 @@ def _translate_config(
         raise ValueError(
             f"the glyph table has {glyphs[1]} columns, expected a multiple of {GLYPH_SIZE} x {GLYPH_SIZE}"
         )
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        raise ValueError(f"position_embedding_type is {config['position_embedding_type']!r}, expected 'absolute'")
     # The first two: names of the ports for what the tables state; the others no longer mean anything to BERT.
     dropped = {
         "glyph_embedding_dim",
         "pinyin_map_len",
+        "directionality",
         "gradient_checkpointing",
         "output_past",
         "position_embedding_type",

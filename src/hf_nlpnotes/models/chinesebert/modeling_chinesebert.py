@@ -33,6 +33,7 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.models.bert.modeling_bert import BertEncoder, BertOnlyMLMHead, BertPooler
+from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -323,7 +324,7 @@ class ChineseBertForMaskedLM(ChineseBertPreTrainedModel, BertForMaskedLM):
             **kwargs,
         )
         if labels is not None:
-            output.loss = _cross_entropy(output["logits"], labels, num_items_in_batch)
+            return _with_loss(output, _cross_entropy(output["logits"], labels, num_items_in_batch))
         return output
 
 
@@ -374,7 +375,7 @@ class ChineseBertForSequenceClassification(ChineseBertPreTrainedModel, BertForSe
             **kwargs,
         )
         if labels is not None:
-            output.loss = self._loss(output["logits"], labels, num_items_in_batch)
+            return _with_loss(output, self._loss(output["logits"], labels, num_items_in_batch))
         return output
 
     def _loss(
@@ -446,7 +447,7 @@ class ChineseBertForMultipleChoice(ChineseBertPreTrainedModel, BertForMultipleCh
             **kwargs,
         )
         if labels is not None:
-            output.loss = _cross_entropy(output["logits"], labels, num_items_in_batch)
+            return _with_loss(output, _cross_entropy(output["logits"], labels, num_items_in_batch))
         return output
 
 
@@ -514,7 +515,7 @@ class ChineseBertForTokenClassification(ChineseBertPreTrainedModel, BertForToken
         if labels is not None:
             if attention_mask is not None and attention_mask.shape == labels.shape:
                 labels = labels.masked_fill(attention_mask.to(labels.device) == 0, -100)
-            output.loss = _cross_entropy(output["logits"], labels, num_items_in_batch)
+            return _with_loss(output, _cross_entropy(output["logits"], labels, num_items_in_batch))
         return output
 
 
@@ -565,6 +566,11 @@ class ChineseBertForQuestionAnswering(ChineseBertPreTrainedModel, BertForQuestio
             **kwargs,
         )
         return output
+
+
+def _with_loss(output: ModelOutput, loss: torch.Tensor) -> Any:
+    # Made anew: a field that is set later would stand last in the tuple.
+    return type(output)(loss=loss, **output)
 
 
 def _num_labels(config: ChineseBertConfig) -> int:

@@ -5,8 +5,8 @@ section 4.2), on 15 % of the tokens, of which 80 % become ``[MASK]``, 10 % a ran
 reading of a hidden character nearly names it, and so does the reading that a random token would inherit: the first is
 blanked, the second is replaced by the random token's own.
 
-The functions are pure: randomness comes in as numbers from 0 to 1. The collator draws them for each example from a seed
-of the example's own, so that batch size, workers, processes and resuming change nothing.
+The functions are pure: randomness comes in as numbers from 0 to 1. The collator draws them for each example from a
+seed of the example's own, so that batch size, workers, processes and resuming change nothing.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def words_of_tokens(tokens: Sequence[str], special: Sequence[bool], cut: Segment
 class DataCollatorForChineseBertMaskedLM:
     """Pad examples and mask them, for ChineseBERT and for plain BERT models (those without `pinyin_ids`).
 
-    Example keys beside the tokenizer's, both optional and left out of the batch: `word_ids`, a number a token (the same
-    for tokens of one word, -1 or None for special tokens), and `mask_seed`, an integer.
+    Example keys beside the tokenizer's, both optional and left out of the batch: `word_ids`, a number a token (the
+    same for tokens of one word, -1 or None for special tokens), and `mask_seed`, an integer.
 
     Args:
         tokenizer: has `mask_token_id`, `pad`, and for examples with `pinyin_ids` also `default_pinyin_ids`.

@@ -1,0 +1,128 @@
+"""From lines of text to one stream of tokens, and from the stream to full sequences without padding.
+
+The stream holds the lines in their order, a separator after each; a sequence is ``[CLS]``, a window of the stream and
+``[SEP]``. Because lines of one source stay together, a window mostly reads as continuous text. Packing wastes nothing
+on padding, and because windows are views of the stream, sequences of several lengths can be cut from one cache
+(RoBERTa's FULL-SENTENCES, Liu et al. 2019, section 4.2, with separators between lines instead of documents).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import BertWordPieceTokenizer
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """Tokens of many lines, one after the other; the arrays have the same length.
+
+    Attributes:
+        input_ids: (tokens,) int32 or smaller, ``[SEP]`` after each line.
+        continues_word: (tokens,) bool, whether the token belongs to the same word as the token before it.
+        pinyin_ids: (tokens,) readings, or None for models without pinyin.
+    """
+
+    input_ids: np.ndarray
+    continues_word: np.ndarray
+    pinyin_ids: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def is_held_out(line: str, percent: float = 1.0) -> bool:
+    """Whether a line belongs to the held-out part: a function of its text alone (CRC-32), so that every run agrees."""
+    return zlib.crc32(line.encode()) % 10_000 < percent * 100
+
+
+def thin_out(lines: Sequence[str], share: float, *, block: int = 100, seed: int = 0) -> list[str]:
+    """Keep about `share` of the lines, in blocks of neighbouring lines so that texts stay readable.
+
+    Raises:
+        ValueError: `share` is outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share}: expected a number from 0 to 1")
+    if share == 1:
+        return list(lines)
+    blocks = range(0, len(lines), block)
+    kept = np.random.default_rng(seed).random(len(blocks)) < share
+    return [line for start, keep in zip(blocks, kept, strict=True) if keep for line in lines[start : start + block]]
+
+
+def word_starts(text: str, cut: Callable[[str], Iterable[str]]) -> np.ndarray:
+    """(len(text),) bool: whether a word starts at this character; the segmenter's words must concatenate to `text`."""
+    starts = np.zeros(len(text) + 1, dtype=bool)
+    position = 0
+    for word in cut(text):
+        starts[position] = True
+        position += len(word)
+    if position != len(text):
+        raise ValueError(f"the segmenter's words cover {position} of {len(text)} characters: expected all of {text!r}")
+    return starts[:-1]
+
+
+def encode_lines(
+    lines: Sequence[str],
+    tokenizer: BertWordPieceTokenizer,
+    cut: Callable[[str], Iterable[str]] | None = None,
+    read: Callable[[str], Sequence[int]] | None = None,
+) -> TokenStream:
+    """Tokenize lines into a stream, a separator after each line.
+
+    Args:
+        cut: word segmenter (``jieba.cut``); None: every Han character is a word, ``##`` pieces continue one.
+        read: a reading for each character of a line (``PinyinReader.read_text``). A token gets one if it stands for
+            exactly one character; None leaves the stream without pinyin.
+    """
+    sep = tokenizer.token_to_id("[SEP]")
+    all_ids: list[np.ndarray] = []
+    all_continues: list[np.ndarray] = []
+    all_readings: list[np.ndarray] = []
+    for line, encoding in zip(lines, tokenizer.encode_batch(list(lines), add_special_tokens=False), strict=True):
+        ids = np.array([*encoding.ids, sep], dtype=np.int32)
+        begin = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64, count=len(encoding.ids))
+        if read is not None:
+            end = np.fromiter((end for _, end in encoding.offsets), dtype=np.int64, count=len(encoding.ids))
+            readings = np.asarray(read(line), dtype=np.int16)[begin]
+            all_readings.append(np.append(np.where(end - begin == 1, readings, 0), 0).astype(np.int16))
+        if cut is None:
+            words = np.array([*encoding.word_ids, -1])
+            continues = np.concatenate([[False], words[1:] == words[:-1]])
+        else:
+            continues = np.append(~word_starts(line, cut)[begin], False)
+            continues[0] = False
+        all_ids.append(ids)
+        all_continues.append(continues)
+    empty = np.zeros(0, np.int16)
+    return TokenStream(
+        np.concatenate([empty.astype(np.int32), *all_ids]),
+        np.concatenate([empty.astype(bool), *all_continues]),
+        np.concatenate([empty, *all_readings]) if read is not None else None,
+    )
+
+
+def cut_windows(stream: TokenStream, length: int, *, offset: int = 0) -> np.ndarray:
+    """Starts of the windows of the stream that fill sequences of `length` tokens with ``[CLS]`` and ``[SEP]``.
+
+    Args:
+        offset: where the first window begins; another one for each epoch moves the borders.
+
+    Returns:
+        (windows,) int64 positions in the stream; the rest that fills no window is left out.
+    """
+    if length < 3:
+        raise ValueError(f"length={length}: expected at least 3, for [CLS], one token and [SEP]")
+    body = length - 2
+    return np.arange(offset, len(stream) - body + 1, body)
+
+
+def read_windows(array: np.ndarray, starts: np.ndarray, length: int, first: int, last: int) -> np.ndarray:
+    """(windows, length): `first`, the `length` − 2 entries of the stream's array from each start, `last`."""
+    body = array[starts[:, None] + np.arange(length - 2)]
+    rows = len(starts)
+    return np.concatenate([np.full((rows, 1), first, body.dtype), body, np.full((rows, 1), last, body.dtype)], axis=1)

@@ -251,6 +251,7 @@ def test_converted_folder_stands_alone(official: Official, tmp_path: Path, legac
 
     assert_arrived(converted, official.state)
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"converted"}
+    assert len({path.stat().st_mode for path in converted.iterdir()}) == 1
     config = json.loads((converted / "config.json").read_text())
     assert config["model_type"] == "chinesebert"
     assert config["architectures"] == ["ChineseBertForMaskedLM"]

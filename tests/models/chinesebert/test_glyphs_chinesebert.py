@@ -6,7 +6,9 @@ import builtins
 import contextlib
 import io
 import json
+import runpy
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from hf_nlpnotes.models.chinesebert.glyphs_chinesebert import (
 )
 
 SIZE = 24
+EXAMPLE = Path(__file__).parents[3] / "examples" / "render_glyphs.py"
 
 
 @pytest.fixture(scope="session")
@@ -355,3 +358,41 @@ def test_save_checks_what_it_is_given(tmp_path, table):
     with pytest.raises(TypeError, match="float"):
         save_glyphs(tmp_path / "g.npz", table.astype(np.float32), list("一二三四五六"), ORIGIN)
     assert not list(tmp_path.iterdir())
+
+
+# -- where the tables go ----------------------------------------------------------------------------------------------
+
+
+def test_a_model_keeps_the_bitmaps_as_packed_here(latin_font):
+    torch = pytest.importorskip("torch")
+    from hf_nlpnotes.models.chinesebert import ChineseBertConfig, ChineseBertModel
+
+    tokens = ["[PAD]", "a", "b"]
+    glyphs = render_glyphs(tokens, [latin_font, latin_font])
+    config = ChineseBertConfig(
+        vocab_size=3, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, glyph_fonts=2,
+        glyph_storage="bits",
+    )  # fmt: skip
+    model = ChineseBertModel(config)
+    model.set_glyphs(glyphs)
+    table = model.embeddings.glyph_embeddings
+    np.testing.assert_array_equal(table.embedding.weight.numpy(), pack_bits(glyphs))
+    np.testing.assert_array_equal(table(torch.arange(3)).numpy(), glyphs.reshape(3, -1))
+
+
+def test_example_renders_a_vocabulary(tmp_path, monkeypatch, capsys, latin_font, block_font):
+    tokens = ["[PAD]", "a", "", "##b", "口", "猫", *"defghijklmnopqrstuvwxyz"]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    arguments = ["--vocab", "vocab.txt", "--output", "glyphs.npz", "--sheet", "glyphs.png", "--columns", "10"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["render_glyphs.py", *arguments, "--fonts", str(latin_font), str(block_font)])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    table = load_glyphs(tmp_path / "glyphs.npz", tokens)
+    np.testing.assert_array_equal(table.pixels, render_glyphs(tokens, [latin_font, block_font], missing="fallback"))
+    assert [font.file for font in table.fonts] == ["latin.ttf", "block.ttf"]
+    printed = capsys.readouterr().out
+    assert "26 characters" in printed
+    assert "(29, 2, 24, 24) -> glyphs.npz" in printed
+    with Image.open(tmp_path / "glyphs.png") as sheet:
+        assert sheet.size == (2 * 10 * 26, 2 * 3 * 2 * 26)  # 26 characters in rows of 10, two fonts
+        assert len(sheet.getcolors()) == 3

@@ -318,7 +318,7 @@ class TestTables:
     def test_wrong_shapes_and_values_are_refused(self, model):
         config, embeddings = model.config, model.bert.embeddings
         table, default = embeddings.pinyin_table.clone(), embeddings.default_pinyin_ids.clone()
-        with pytest.raises(ValueError, match="build the model with config.pinyin_table_size=3"):
+        with pytest.raises(ValueError, match=r"build the model with config\.pinyin_table_size=3"):
             model.set_readings(table[:3], default)
         with pytest.raises(ValueError, match="Does the tokenizer belong to this model"):
             model.set_readings(table, default[:-1])

@@ -89,6 +89,8 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
         if layout is not None:
             loaded = model[0] if isinstance(model, tuple) else model
             loaded.set_readings(layout.pinyin_table.rows, layout.default_pinyin_ids)
+            if layout.glyphs is not None:
+                loaded.set_glyphs(layout.glyphs)
         return model
 
     # ------------------------------------------------------------------------------------------------------- tables
@@ -110,7 +112,7 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
         Raises:
             ValueError: when a shape does not fit the model, or a number is out of its range.
         """
-        table, default = torch.as_tensor(pinyin_table), torch.as_tensor(default_pinyin_ids)
+        table, default = _as_tensor(pinyin_table), _as_tensor(default_pinyin_ids)
         expected = (self.config.pinyin_table_size, self.config.pinyin_length)
         if tuple(table.shape) != expected:
             raise ValueError(
@@ -142,14 +144,14 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
         """
         size = self.config.glyph_size
         expected = (self.config.vocab_size, self.config.glyph_fonts, size, size)
-        table = torch.as_tensor(glyphs)
+        table = _as_tensor(glyphs)
         if tuple(table.shape) != expected:
             raise ValueError(f"glyphs must have the shape {expected}, got {tuple(table.shape)}")
         table = table.flatten(1)
         if table.dtype == torch.bool:
             table = table.to(torch.uint8) * 255
         if self.config.glyph_storage == "bits":
-            table = torch.from_numpy(np.packbits(table.numpy() >= 128, axis=1))
+            table = torch.from_numpy(np.packbits(table.cpu().numpy() >= 128, axis=1))
         weight = self._embeddings.glyph_embeddings.embedding.weight
         assert isinstance(weight, torch.Tensor)
         weight.copy_(table)
@@ -273,6 +275,11 @@ def _additive(attention_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.
         return attention_mask
     allowed = attention_mask[:, None].bool()
     return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def _as_tensor(values: Any) -> torch.Tensor:
+    # A copy: torch warns of arrays that are read-only, as a tokenizer's are.
+    return values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))
 
 
 def _check_range(name: str, values: torch.Tensor, limit: int) -> None:

@@ -114,9 +114,9 @@ def convert_official(
     config.dtype = state["bert.embeddings.word_embeddings.weight"].dtype
     with _whole_folder(dst, overwrite) as folder:
         config.save_pretrained(folder)
-        save_file(
-            {name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors", {"format": "pt"}
-        )
+        weights = folder / "model.safetensors"
+        save_file({name: value.contiguous() for name, value in state.items()}, weights, {"format": "pt"})
+        weights.chmod((folder / "config.json").stat().st_mode)  # safetensors writes for the owner alone
         _save_tokenizer(files, folder)
     return Path(dst)
 

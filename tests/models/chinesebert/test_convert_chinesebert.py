@@ -281,6 +281,18 @@ def test_saving_again_is_bit_equal(official: Official, tmp_path: Path) -> None:
         assert torch.equal(first[name], value)
 
 
+def test_an_output_layer_of_its_own_is_kept(official: Official, tmp_path: Path) -> None:
+    official.write_weights()
+    path = official.path / "pytorch_model.bin"
+    stored = torch.load(path, weights_only=True)
+    own = stored["cls.predictions.decoder.weight"] = stored[WORDS] + 1
+    torch.save(stored, path)
+    model = AutoModelForMaskedLM.from_pretrained(convert_official(official.path, tmp_path / "converted"))
+    assert not model.config.tie_word_embeddings
+    assert torch.equal(model.get_output_embeddings().weight, own)
+    assert torch.equal(model.get_input_embeddings().weight, official.state[WORDS])
+
+
 def test_a_trained_glyph_table_keeps_its_values(official: Official, tmp_path: Path) -> None:
     official.state[GLYPHS][3, 7] += 1e-4
     official.write_weights()
@@ -692,8 +704,7 @@ def test_converted_checkpoint_gives_the_official_outputs(golden_folder: Path, tm
     golden = golden_folder / "chinesebert"
     manifest = json.loads((golden / "manifest_model.json").read_text(encoding="utf-8"))
     outputs = np.load(golden / "model_outputs.npz")
-    original = next(path.parent for path in sorted(golden.glob("*/pytorch_model.bin")))
-    converted = convert_official(original, tmp_path / "converted")
+    converted = convert_official(golden / manifest["checkpoint"], tmp_path / "converted")
     encoder = AutoModel.from_pretrained(converted).eval()
     masked_lm = AutoModelForMaskedLM.from_pretrained(converted).eval()
     compared = 0

@@ -94,6 +94,7 @@ def convert_official(
     files = FolderOrHub(src, hub_options)
     if Path(src).resolve() == Path(dst).resolve():
         raise ValueError(f"{dst} is the folder to read: write to another one, the original is not replaced")
+    _check_target(Path(dst), overwrite)  # before minutes of reading
     files.check()
     layout = official_layout(src, **hub_options) or _paddle_layout(files)
     if layout is None:
@@ -214,10 +215,7 @@ def _save_tokenizer(files: FolderOrHub, folder: Path) -> None:
         ChineseBertTokenizer.from_pretrained(original, **options).save_pretrained(folder)
 
 
-@contextmanager
-def _whole_folder(dst: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which becomes `dst` when the block ends without an error and else disappears."""
-    target = Path(dst)
+def _check_target(target: Path, overwrite: bool) -> None:
     if target.exists() and not target.is_dir():
         raise FileExistsError(f"{target} exists and is no folder")
     occupied = target.is_dir() and any(target.iterdir())
@@ -227,6 +225,13 @@ def _whole_folder(dst: str | os.PathLike[str], overwrite: bool) -> Iterator[Path
         )
     if occupied and not (target / "config.json").is_file():
         raise FileExistsError(f"{target} holds no model (no config.json): it is not replaced, delete it yourself")
+
+
+@contextmanager
+def _whole_folder(dst: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
+    """A folder to fill, which becomes `dst` when the block ends without an error and else disappears."""
+    target = Path(dst)
+    _check_target(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -1,0 +1,418 @@
+"""The prompt pipeline: the stock model's logits by brute force, and the stock pipelines' manners, are the oracles."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertTokenizer,
+    ZeroShotClassificationPipeline,
+)
+from transformers.pipelines.pt_utils import KeyDataset
+
+from hf_nlpnotes.pipelines import ZeroShotPromptPipeline
+from hf_nlpnotes.prompting import CONTENT_FREE_TEXTS
+
+TEMPLATE = "下面报道一则{label}新闻。{text}"
+LABELS = ["体育", "财经", "房产市场", "球"]
+WORDS = {"体育": ["体育", "足球", "球"], "财经": {"财经": 3, "市场行业": 1}, "教育": "学校"}
+TEXTS = ["国足今晚出战", "银行业绩长，股票涨", "", "手机", "[MASK]球队[SEP]", "新" * 500]
+
+
+@pytest.fixture(scope="module", params=["bert", "chinesebert"])
+def parts(request: pytest.FixtureRequest, tiny_chinesebert_folder: Path) -> tuple[Any, Any]:
+    """A random model with strong opinions, and its tokenizer."""
+    if request.param == "chinesebert":
+        model = AutoModelForMaskedLM.from_pretrained(tiny_chinesebert_folder)
+        tokenizer = AutoTokenizer.from_pretrained(tiny_chinesebert_folder)
+        assert type(tokenizer).__name__ == "ChineseBertTokenizer"
+    else:
+        tokenizer = BertTokenizer(vocab=str(tiny_chinesebert_folder / "vocab.txt"))
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+        )
+        model = BertForMaskedLM(config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    return model.eval(), tokenizer
+
+
+@pytest.fixture(scope="module")
+def pipe(parts: tuple[Any, Any]) -> ZeroShotPromptPipeline:
+    model, tokenizer = parts
+    return ZeroShotPromptPipeline(model=model, tokenizer=tokenizer, template=TEMPLATE, device="cpu")
+
+
+def by_label(answer: dict[str, Any]) -> dict[str, float]:
+    return dict(zip(answer["labels"], answer["scores"], strict=True))
+
+
+def assert_same(first: list[Any], second: list[Any], tolerance: float = 1e-5) -> None:
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert by_label(one) == pytest.approx(by_label(other), abs=tolerance)
+
+
+def written_prompt(tokenizer: Any, text: str, masks: int, room: int) -> dict[str, torch.Tensor]:
+    """The prompt through the stock tokenizer. Special tokens in the text are put in letter by letter."""
+    before = tokenizer("下面报道一则" + tokenizer.mask_token * masks + "新闻。", add_special_tokens=True)
+    inside = tokenizer("，" + text, add_special_tokens=False, split_special_tokens=True)
+    return {
+        name: torch.tensor([[*before[name][:-1], *inside[name][1 : 1 + room], before[name][-1]]])
+        for name in tokenizer.model_input_names
+    }
+
+
+def brute_force(parts: tuple[Any, Any], text: str, words: dict[str, dict[str, float]]) -> torch.Tensor:
+    """Label scores: weighted mean over words of the mean log-probability of the word's tokens, one word at a time."""
+    model, tokenizer = parts
+    spelled = {w: tokenizer(w, add_special_tokens=False)["input_ids"] for own in words.values() for w in own}
+    longest = max(map(len, spelled.values()))
+    room = model.config.max_position_embeddings - len("下面报道一则新闻。") - longest - 2
+    scores = []
+    for own in words.values():
+        score = 0.0
+        for word, weight in own.items():
+            ids = spelled[word]
+            with torch.no_grad():
+                logits = model(**written_prompt(tokenizer, text, len(ids), room)).logits[0]
+            log_probs = logits.double().log_softmax(dim=-1)
+            score += weight * sum(float(log_probs[7 + k, i]) for k, i in enumerate(ids)) / len(ids)
+        scores.append(score / sum(own.values()))
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+def test_scores_are_mean_log_probabilities(parts: tuple[Any, Any], pipe: ZeroShotPromptPipeline) -> None:
+    for text, answer in zip(TEXTS, pipe(TEXTS, LABELS, calibration="none", batch_size=4), strict=True):
+        expected = brute_force(parts, text, {label: {label: 1} for label in LABELS}).softmax(0)
+        assert by_label(answer) == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-5)
+
+
+def test_words_and_weights(parts: tuple[Any, Any], pipe: ZeroShotPromptPipeline) -> None:
+    words = {"财经": {"财经": 3, "市场行业": 1}, "球": {"球": 1}, "体育": {"体育": 1, "足球": 1, "球": 1}}
+    answer = pipe(TEXTS[0], list(words), verbalizer=WORDS, calibration="none")
+    expected = brute_force(parts, TEXTS[0], words).softmax(0)
+    assert by_label(answer) == pytest.approx(dict(zip(words, expected.tolist(), strict=True)), abs=1e-5)
+
+
+@pytest.mark.parametrize("calibration", ["contextual", "domain", "batch"])
+def test_calibration_takes_out_the_mean(
+    parts: tuple[Any, Any], pipe: ZeroShotPromptPipeline, calibration: str
+) -> None:
+    """Labels of one length, where centred logits and log-probabilities are the same after the softmax."""
+    labels = {"体育": {"体育": 1}, "财经": {"财经": 1, "银行": 2}, "教育": {"教育": 1}}
+    reference = {"contextual": CONTENT_FREE_TEXTS, "domain": ("",), "batch": TEXTS}[calibration]
+    bias = torch.stack([brute_force(parts, text, labels) for text in reference]).mean(dim=0)
+    answers = pipe(TEXTS, list(labels), verbalizer={"财经": labels["财经"]}, calibration=calibration)
+    for text, answer in zip(TEXTS, answers, strict=True):
+        expected = (brute_force(parts, text, labels) - bias).softmax(0)
+        assert by_label(answer) == pytest.approx(dict(zip(labels, expected.tolist(), strict=True)), abs=1e-5)
+
+
+def test_prior_calibration_reaches_the_prior(pipe: ZeroShotPromptPipeline) -> None:
+    prior = {"体育": 0.1, "财经": 0.2, "房产市场": 0.3, "球": 0.4}
+    answers = pipe(TEXTS, LABELS, calibration="prior", label_prior=prior)
+    for label, share in prior.items():
+        assert sum(by_label(answer)[label] for answer in answers) / len(TEXTS) == pytest.approx(share, abs=1e-6)
+
+
+def test_calibration_on_given_texts(pipe: ZeroShotPromptPipeline) -> None:
+    whole = pipe(TEXTS, LABELS, calibration="batch")
+    single = pipe(TEXTS[1], LABELS, calibration="batch", calibration_texts=TEXTS)
+    assert_same([single], [whole[1]])
+    assert_same(
+        [pipe(TEXTS[1], LABELS, calibration="domain")],
+        [pipe(TEXTS[1], LABELS, calibration="contextual", calibration_texts=[""])],
+    )
+
+
+ALL = ["none", "contextual", "domain", "batch", "prior"]
+
+
+@pytest.mark.parametrize("calibration", ALL)
+def test_batching_and_order_change_nothing(pipe: ZeroShotPromptPipeline, calibration: str) -> None:
+    reference = pipe(TEXTS, LABELS, calibration=calibration)
+    for size in (2, 5, 64):
+        assert_same(pipe(TEXTS, LABELS, calibration=calibration, batch_size=size), reference)
+    assert_same(pipe(TEXTS[::-1], LABELS, calibration=calibration, batch_size=3)[::-1], reference)
+    assert_same(pipe(TEXTS, LABELS[::-1], calibration=calibration), reference)
+    assert_same(pipe(TEXTS, ",".join(LABELS), calibration=calibration), reference)
+
+
+def test_a_tokenizer_that_pads_on_the_left_changes_nothing(
+    parts: tuple[Any, Any], pipe: ZeroShotPromptPipeline
+) -> None:
+    reference = pipe(TEXTS, LABELS, batch_size=6)
+    parts[1].padding_side = "left"
+    try:
+        assert_same(pipe(TEXTS, LABELS, batch_size=6), reference)
+    finally:
+        parts[1].padding_side = "right"
+
+
+@pytest.mark.parametrize("calibration", ALL)
+@pytest.mark.parametrize("labels", [["体育", "财经"], LABELS], ids=["one length", "three lengths"])
+def test_a_constant_in_the_output_bias_is_calibrated_away(
+    parts: tuple[Any, Any], pipe: ZeroShotPromptPipeline, calibration: str, labels: list[str]
+) -> None:
+    model, tokenizer = parts
+    before = pipe(TEXTS, labels, calibration=calibration)
+    token = tokenizer.convert_tokens_to_ids("育")
+    bias = model.get_output_embeddings().bias
+    try:
+        with torch.no_grad():
+            bias[token] += 4
+        after = pipe(TEXTS, labels, calibration=calibration)
+    finally:
+        with torch.no_grad():
+            bias[token] -= 4
+    if calibration == "none":
+        with pytest.raises(AssertionError):
+            assert_same(before, after)
+    else:
+        assert_same(before, after)
+
+
+def test_calibration_restores_accuracy_under_an_injected_bias(parts: tuple[Any, Any]) -> None:
+    """A masked LM trained to read the topic off the text, then pushed towards one label."""
+    tokenizer = parts[1]
+    if "pinyin_ids" in tokenizer.model_input_names:
+        pytest.skip("one architecture is enough")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    model = BertForMaskedLM(config)
+    topics = {"体育": "球队足篮赛", "财经": "银行市场股", "教育": "学生老师考"}
+    generator = torch.Generator().manual_seed(0)
+
+    def sample(topic: str) -> str:
+        return "".join(topics[topic][i] for i in torch.randint(5, (4,), generator=generator).tolist())
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        rows = [(topic, sample(topic)) for topic in topics for _ in range(8)]
+        batch = tokenizer([f"[MASK][MASK]：{text}" for _, text in rows], return_tensors="pt")
+        labels = torch.full_like(batch["input_ids"], -100)
+        labels[:, 1:3] = torch.tensor([tokenizer(topic, add_special_tokens=False)["input_ids"] for topic, _ in rows])
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    with torch.no_grad():
+        model.get_output_embeddings().bias[tokenizer.convert_tokens_to_ids("财")] += 30
+    pipe = ZeroShotPromptPipeline(model=model, tokenizer=tokenizer, template="{label}：{text}", device="cpu")
+    rows = [(topic, sample(topic)) for topic in topics for _ in range(20)]
+
+    def accuracy(calibration: str) -> float:
+        answers = pipe([text for _, text in rows], list(topics), calibration=calibration, batch_size=20)
+        hits = [answer["labels"][0] == topic for (topic, _), answer in zip(rows, answers, strict=True)]
+        return sum(hits) / len(hits)
+
+    assert accuracy("none") < 0.4
+    for calibration in ("batch", "prior"):
+        assert accuracy(calibration) > 0.95
+    for calibration in ("contextual", "domain"):
+        assert accuracy(calibration) > 0.6  # the prompt without a text was never trained
+
+
+def test_answers_have_the_form_of_zero_shot_classification(parts: tuple[Any, Any]) -> None:
+    tokenizer = parts[1]
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        num_labels=3, label2id={"entailment": 0, "neutral": 1, "contradiction": 2},
+    )  # fmt: skip
+    stock_tokenizer = BertTokenizer(vocab=tokenizer.get_vocab())
+    stock = ZeroShotClassificationPipeline(
+        model=BertForSequenceClassification(config).eval(), tokenizer=stock_tokenizer, device="cpu"
+    )
+    ours = ZeroShotPromptPipeline(model=parts[0], tokenizer=tokenizer, device="cpu")
+
+    def shape(value: Any) -> Any:
+        if isinstance(value, list):
+            return [shape(item) for item in value]
+        return {key: sorted(v) if key == "labels" else type(v) for key, v in value.items()}
+
+    for labels in (["体育", "财经"], "体育, 财经,", ["体育"]):
+        for inputs in ("国足", ["国足"], ["国足", "出战"], KeyDataset([{"t": "国足"}, {"t": "出战"}], "t")):
+            found, expected = ours(inputs, labels), stock(inputs, labels)
+            assert isinstance(found, (dict, list)) == isinstance(expected, (dict, list))
+            if not isinstance(found, (dict, list)):
+                found, expected = list(found), list(expected)
+            assert shape(found) == shape(expected)
+            for answer in found if isinstance(found, list) else [found]:
+                assert answer["scores"] == sorted(answer["scores"], reverse=True)
+                assert sum(answer["scores"]) == pytest.approx(1)
+                assert all(type(score) is float for score in answer["scores"])
+
+
+@pytest.mark.parametrize("calibration", ["contextual", "batch"])
+def test_everything_that_can_be_iterated(pipe: ZeroShotPromptPipeline, calibration: str) -> None:
+    expected = pipe(TEXTS, LABELS, calibration=calibration)
+    data = Dataset.from_dict({"text": TEXTS, "id": list(range(len(TEXTS)))})
+
+    def generate() -> Iterator[str]:
+        yield from TEXTS
+
+    lazy = [generate(), iter(TEXTS), KeyDataset(data, "text"), data]
+    for inputs in lazy:
+        answers = pipe(inputs, LABELS, calibration=calibration, batch_size=2)
+        assert not isinstance(answers, list)
+        assert_same(list(answers), expected)
+    for inputs in (tuple(TEXTS), data["text"]):
+        answers = pipe(inputs, LABELS, calibration=calibration)
+        assert isinstance(answers, list)
+        assert_same(answers, expected)
+    assert pipe([], LABELS, calibration=calibration) == []
+
+
+def test_any_columns(pipe: ZeroShotPromptPipeline) -> None:
+    template = "{问题}？{label}，{答案}"
+    rows = [{"问题": "国足今晚", "答案": "出战", "id": 5}, {"问题": "", "答案": "好" * 300, "id": 6}]
+    answers = pipe(rows, ["是", "不"], template=template, batch_size=2)
+    assert [answer["sequence"] for answer in answers] == rows
+    assert_same([pipe(rows[1], ["是", "不"], template=template)], answers[1:])
+
+
+def test_a_stored_verbalizer_answers_as_text_classification(parts: tuple[Any, Any]) -> None:
+    model, tokenizer = parts
+    pipe = ZeroShotPromptPipeline(model=model, tokenizer=tokenizer, verbalizer=WORDS, device="cpu")
+    best = pipe("国足")
+    full = by_label(pipe("国足", list(WORDS)))
+    assert best == [{"label": max(full, key=full.__getitem__), "score": pytest.approx(max(full.values()))}]
+    assert pipe(["国足"]) == best
+    top = pipe("国足", top_k=2)
+    assert [answer["label"] for answer in top] == sorted(full, key=full.__getitem__, reverse=True)[:2]
+    assert pipe(["国足"], top_k=2) == [top]
+
+
+def test_options_of_the_constructor_and_the_call_are_the_same(parts: tuple[Any, Any]) -> None:
+    model, tokenizer = parts
+    options = {"template": "{text}，{label}", "calibration": "domain", "candidate_labels": LABELS, "max_length": 20}
+    stored = ZeroShotPromptPipeline(model=model, tokenizer=tokenizer, device="cpu", **options)
+    plain = ZeroShotPromptPipeline(model=model, tokenizer=tokenizer, device="cpu")
+    assert_same(stored(TEXTS), plain(TEXTS, **options))
+    assert_same(stored(TEXTS, calibration="none"), plain(TEXTS, **{**options, "calibration": "none"}))
+    assert_same(stored(TEXTS), plain(TEXTS, **options))
+
+
+def test_ready_words(pipe: ZeroShotPromptPipeline) -> None:
+    from hf_nlpnotes.prompting import READY_LABEL_WORDS
+
+    spelled = {"体育": [w for w in READY_LABEL_WORDS["体育"] if w in ("体育", "足球")]}
+    assert spelled == {"体育": ["体育", "足球"]}
+    with pytest.raises(ValueError, match="cannot spell"):  # the tiny vocabulary lacks most of them
+        pipe("国足", ["体育", "银行"], verbalizer="ready")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "error", "what"),
+    [
+        ("国足", {"candidate_labels": []}, ValueError, "no label"),
+        ("国足", {"candidate_labels": ""}, ValueError, "no label"),
+        ("国足", {}, ValueError, "No labels: give candidate_labels"),
+        ("国足", {"verbalizer": "ready"}, ValueError, "No labels: give candidate_labels"),
+        ("国足", {"candidate_labels": ["体育", "体育"]}, ValueError, "'体育' is given twice"),
+        ("国足", {"candidate_labels": ["体育", ""]}, ValueError, "label '' is empty"),
+        ("国足", {"candidate_labels": ["体育", "鼯鼠"]}, ValueError, "cannot spell the label word '鼯鼠'"),
+        ("国足", {"candidate_labels": {"体育": "足球"}}, TypeError, "candidate_labels is a list"),
+        ("国足", {"candidate_labels": 3}, TypeError, "got 3"),
+        ("国足", {"template": "{text}"}, ValueError, "No '{label}'"),
+        ("国足", {"template": "{label}{text}{label}"}, ValueError, "A second '{label}'"),
+        (
+            "国足",
+            {"template": "{label}{a}{b}"},
+            ValueError,
+            r"columns \['a', 'b'\], and the input is one text, '国足'",
+        ),
+        (
+            {"a": "国足"},
+            {"template": "{label}{b}"},
+            ValueError,
+            r"slot 'b', and the input has only the columns \['a'\]",
+        ),
+        ({"text": None}, {}, TypeError, "column 'text' holds None"),
+        (None, {}, TypeError, "got NoneType: None"),
+        (["国足", None], {}, TypeError, "got NoneType: None"),
+        (b"abc", {}, TypeError, "got bytes"),
+        (5, {}, TypeError, "got int: 5"),
+        ("国足", {"calibration": "best"}, ValueError, "calibration must be one of none, contextual.*got 'best'"),
+        ("国足", {"calibration": "batch"}, ValueError, "there is 1: give a list of texts"),
+        ("国足", {"calibration_texts": "无"}, ValueError, "calibration_texts is a list"),
+        ("国足", {"verbalizer": "best"}, ValueError, "'ready' or a mapping.*got 'best'"),
+        ("国足", {"template": "下" * 64 + "{label}{text}"}, ValueError, "more than the .* that the model reads"),
+        ("国足", {"max_length": 5}, ValueError, "more than the 5 that the model reads"),
+        ("国足", {"max_length": 0}, ValueError, "max_length must be a positive whole number, got 0"),
+        ("国足", {"top_k": True}, ValueError, "top_k must be a positive whole number, got True"),
+        ("国足", {"tempalte": "x"}, TypeError, "no option 'tempalte'; there are: candidate_labels, template"),
+        ("国足", {"hypothesis_template": "这是{}"}, TypeError, "no option 'hypothesis_template'"),
+        (["国足", "出战"], {"calibration": "prior", "label_prior": [1, 2, 3]}, ValueError, "3 values for 2 labels"),
+    ],
+)
+def test_errors_name_the_value_and_the_way_out(
+    pipe: ZeroShotPromptPipeline, inputs: Any, options: dict[str, Any], error: type[Exception], what: str
+) -> None:
+    defaults = {} if "No labels" in what else {"candidate_labels": ["体育", "财经"]}
+    template = options.get("template", "")
+    length = 200 if len(template) > 60 and "chinesebert" in type(pipe.model).__name__.lower() else 0
+    if length:
+        options = {**options, "template": "下" * length + "{label}{text}"}
+    with pytest.raises(error, match=what):
+        pipe(inputs, **{**defaults, **options})
+
+
+def test_wrong_options_are_told_when_the_pipeline_is_made(parts: tuple[Any, Any]) -> None:
+    model, tokenizer = parts
+    for options, what in [
+        ({"template": "新闻{text}"}, "No '{label}'"),
+        ({"verbalizer": {"体育": ["鼯鼠"]}}, "鼯鼠"),
+        ({"candidate_labels": ["体育", "体育"]}, "twice"),
+        ({"calibration": "best"}, "calibration"),
+    ]:
+        with pytest.raises(ValueError, match=what):
+            ZeroShotPromptPipeline(model=model, tokenizer=tokenizer, device="cpu", **options)
+
+
+def test_a_model_that_is_no_masked_lm_is_named(parts: tuple[Any, Any]) -> None:
+    _, tokenizer = parts
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    bert = BertTokenizer(vocab=tokenizer.get_vocab())
+    pipe = ZeroShotPromptPipeline(model=BertForSequenceClassification(config), tokenizer=bert, device="cpu")
+    with pytest.raises(ValueError, match="load it with AutoModelForMaskedLM"):
+        pipe("国足", ["体育", "财经"])
+
+
+def test_the_encoder_runs_once_a_text_and_length(pipe: ZeroShotPromptPipeline) -> None:
+    pipe(TEXTS, LABELS, calibration="none")  # the first call may compare two ways
+    rows: list[int] = []
+    hook = pipe.model.base_model.register_forward_hook(lambda _m, _a, output: rows.append(len(output[0])))
+    try:
+        pipe(TEXTS, ["体育", "财经", "房产", "教育"], calibration="none", batch_size=4)
+        assert sum(rows) == len(TEXTS)
+        rows.clear()
+        pipe(TEXTS, LABELS, calibration="none", batch_size=4)
+        assert sum(rows) == 3 * len(TEXTS)
+    finally:
+        hook.remove()

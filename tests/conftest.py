@@ -80,7 +80,7 @@ def tiny_chinesebert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = ChineseBertForMaskedLM(config).eval()
     glyphs = np.random.default_rng(0).random((len(tokens), config.glyph_fonts, config.glyph_size, config.glyph_size))
     model.set_glyphs(glyphs < 0.3)
-    model.set_readings(tokenizer.pinyin_table.copy(), tokenizer.default_pinyin_ids.copy())
+    model.set_readings(tokenizer.pinyin_table, tokenizer.default_pinyin_ids)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder

@@ -145,6 +145,15 @@ class TestFolding:
         bound = {torch.float32: 1e-5, torch.bfloat16: 0.1, torch.float16: 0.02}[dtype]
         assert (folded.float() - expected).abs().max() < bound
 
+    def test_is_as_exact_under_autocast(self):
+        model, batch = make(), make_batch()
+        model.fold_embeddings()
+        expected = model.embeddings.folded
+        model.unfold_embeddings()
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            model(**batch)
+        assert torch.equal(model.embeddings.folded, expected)
+
     @pytest.mark.parametrize("given", ["nothing", "types", "positions", "both"])
     def test_equals_the_fusion_with_any_places(self, given):
         model, batch = make(), make_batch()

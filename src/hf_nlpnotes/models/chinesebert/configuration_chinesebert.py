@@ -78,11 +78,11 @@ class ChineseBertConfig(BertConfig):
         """Read `config.json`; that of an official folder (`model_type: bert`) is completed from its other files."""
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if config_dict.get("model_type") == "bert":
-            from .convert_chinesebert import official_layout  # reads weights: needed for official folders alone
+            from .official_chinesebert import official_layout  # needed for official folders alone
 
             layout = official_layout(pretrained_model_name_or_path, **kwargs)
             if layout is not None:
-                config_dict = {**config_dict, **layout.config}
+                config_dict = dict(layout.config)
         return config_dict, kwargs
 
 

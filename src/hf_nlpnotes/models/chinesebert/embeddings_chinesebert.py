@@ -221,6 +221,12 @@ class ChineseBertEmbeddings(BertEmbeddings):
         dtype.
         """
         like = self.map_fc.weight
+        with torch.autocast(like.device.type, enabled=False):
+            self.folded = self._folded_table()
+        self._folded_from = self._state_of_sources()
+
+    def _folded_table(self) -> torch.Tensor:
+        like = self.map_fc.weight
         character, pinyin, glyph = (block.float() for block in self._fusion_weights())
         # Wg (M x + m) = (Wg M) x + Wg m: one product a pixel instead of two.
         pixels = glyph @ self.glyph_map.weight.float()
@@ -235,8 +241,7 @@ class ChineseBertEmbeddings(BertEmbeddings):
         for ids in torch.arange(num_readings, device=like.device).split(_FOLD_CHUNK):
             readings[ids] = (self._pinyin(self.pinyin_table[ids].unsqueeze(0))[0].float() @ pinyin.T).to(like.dtype)
         places.copy_((types.float().unsqueeze(1) + positions.float()).flatten(0, 1))
-        self.folded = folded
-        self._folded_from = self._state_of_sources()
+        return folded
 
     def _blocks(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Views of the folded table: tokens, readings, types × positions."""

@@ -82,7 +82,7 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
         Arguments and errors as of [`~transformers.PreTrainedModel.from_pretrained`]. A model loaded from the official
         layout is saved as `chinesebert`, for the Auto classes.
         """
-        from .convert_chinesebert import official_layout  # reads weights: needed for official folders alone
+        from .official_chinesebert import official_layout  # needed for official folders alone
 
         layout = official_layout(pretrained_model_name_or_path, **kwargs)
         model = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)

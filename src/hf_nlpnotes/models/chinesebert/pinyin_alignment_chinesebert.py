@@ -37,8 +37,12 @@ def to_rows(text: object, text_pair: object, split_into_words: bool) -> list[Row
 
 
 def align(
-    rows: Sequence[Row], encodings: Sequence[Encoding], input_ids: Sequence[list[int]], *, tokens: np.ndarray,
-    reader: PinyinReader
+    rows: Sequence[Row],
+    encodings: Sequence[Encoding],
+    input_ids: Sequence[list[int]],
+    *,
+    tokens: np.ndarray,
+    reader: PinyinReader,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Readings of the tokens of strings, one encoding a row.
 
@@ -113,9 +117,7 @@ def _by_offsets(
         (characters,) = readings
         return [characters[start] if end - start == 1 else 0 for start, end in encoding.offsets]
     aligned = []
-    for (start, end), sequence, word in zip(
-        encoding.offsets, encoding.sequence_ids, encoding.word_ids, strict=True
-    ):
+    for (start, end), sequence, word in zip(encoding.offsets, encoding.sequence_ids, encoding.word_ids, strict=True):
         if end - start != 1 or sequence is None:
             aligned.append(0)
             continue

@@ -286,7 +286,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; it is one of the files a ChineseBERT tokenizer is read from.") from None
+        raise ValueError(
+            f"{path} does not exist; it is one of the files a ChineseBERT tokenizer is read from."
+        ) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no JSON ({error}); is it truncated, or a pointer to a large file?") from error
     if not isinstance(data, dict):

@@ -50,6 +50,9 @@ _EDGE = 21
 _SLOT_BITS = 19
 """Size of the hash table of edges; about a sixth of it is filled."""
 
+_PAIR_BITS = 17
+"""Size of the table that tells which pairs of characters are worth a closer look; it fits a processor's cache."""
+
 _FEW = 8
 """Stretches that are cut one by one, because arrays of this size no longer pay."""
 
@@ -217,8 +220,15 @@ class _Lexicon:
 
         self.edges: dict[int, int] = {}
         self.ends: list[tuple[int, ...] | None] = [None]
+        self.deviating: list[str] = []
         for phrase, rows in phrases.items():
             self._insert(phrase, rows)
+        # Both things a character is asked for in one look-up: (its node << 16) | its row.
+        self._heads = {ord(character): row for character, row in self.alone.items()}
+        for key, node in self.edges.items():
+            if key < 1 << _EDGE:
+                self._heads[key] = self._heads.get(key, 0) | node << 16
+        self._kinds = _kinds().tobytes()
 
     def _insert(self, phrase: str, rows: tuple[int, ...]) -> None:
         node, edges, ends = 0, self.edges, self.ends
@@ -228,17 +238,21 @@ class _Lexicon:
             if not node:
                 edges[key] = node = len(ends)
                 ends.append(None)
-        ends[node] = () if rows == tuple(map(self.alone.get, phrase)) else rows
+        if rows == tuple(map(self.alone.get, phrase)):
+            ends[node] = ()
+        else:
+            ends[node] = rows
+            self.deviating.append(phrase)
 
     def read(self, text: str) -> list[int]:
         """Row of each character."""
-        edges, ends = self.edges, self.ends
-        alone = self.alone.get
-        rows = [alone(character, 0) for character in text]
+        edges, ends, head = self.edges, self.ends, self._heads.get
         codes = list(map(ord, text))
-        start, length = 0, len(text)
+        heads = [head(code, 0) for code in codes]
+        rows = [value & 0xFFFF for value in heads]
+        start, length = 0, len(codes)
         while start < length:
-            node = edges.get(codes[start], 0)
+            node = heads[start] >> 16
             phrase, stop, after = ends[node], start + 1, start + 1
             while node and after < length:
                 node = edges.get((node << _EDGE) | codes[after], 0)
@@ -248,10 +262,13 @@ class _Lexicon:
                         phrase, stop = ends[node], after
             if phrase:
                 rows[start:stop] = phrase
-            elif phrase is None and after > stop and (after == length or not is_han(text[after])):
+            elif phrase is None and after > stop and (after == length or not self._is_readable(codes[after])):
                 stop = after  # the run ends within a phrase: single characters
             start = stop
         return rows
+
+    def _is_readable(self, code: int) -> bool:
+        return bool(self._kinds[min(code, _CODES)] & READABLE)
 
     @cached_property
     def arrays(self) -> _LexiconArrays:
@@ -292,42 +309,60 @@ class _LexiconArrays:
         self._place[self._deviates] = np.cumsum([0, *map(len, deviating)])[:-1]
         self._rows = np.array([row for rows in deviating for row in rows], dtype=np.int16)
 
+        # Whether a phrase that deviates may begin with two characters; true of some other pairs as well.
+        codes = [list(map(ord, phrase)) for phrase in lexicon.deviating if len(phrase) > 1]
+        self._may_deviate = np.zeros(1 << _PAIR_BITS, dtype=bool)
+        self._may_deviate[_pair(np.array([c[0] for c in codes]), np.array([c[1] for c in codes]))] = True
+
     def read(self, codes: np.ndarray) -> np.ndarray:
         """Row of each character; the last must not be Chinese. (n,) int32 → (n,) int16."""
         codes = np.minimum(codes, _CODES)
         rows = self._alone[codes]
-        lengths, nodes = self._longest(codes)
-        starts = self._phrase_starts(lengths, self._deviates[nodes])
-        if len(starts):
+        places = self._runs_to_cut(codes)
+        if len(places):
+            codes = codes[places]
+            lengths, nodes = self._longest(codes, np.arange(len(codes)))
+            starts = _word_starts(lengths, self._deviates[nodes])
             size = lengths[starts]
             within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-            rows[np.repeat(starts, size) + within] = self._rows[np.repeat(self._place[nodes[starts]], size) + within]
+            phrases = self._rows[np.repeat(self._place[nodes[starts]], size) + within]
+            rows[places[np.repeat(starts, size) + within]] = phrases
         return rows
 
-    def _longest(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Length and node of the longest phrase that begins at each character, whether or not it is cut off there.
+    def _runs_to_cut(self, codes: np.ndarray) -> np.ndarray:
+        """Places of the characters in runs that hold a phrase that deviates, with the character after each run."""
+        at = np.flatnonzero(self._may_deviate[_pair(codes[:-1], codes[1:])])
+        at = at[self._deviates[self._longest(codes, at)[1]]]
+        if not len(at):
+            return at
+        breaks = np.concatenate([[-1], np.flatnonzero(~self._readable[codes])])
+        runs = np.unique(np.searchsorted(breaks, at))
+        first, size = breaks[runs - 1] + 1, breaks[runs] - breaks[runs - 1]
+        return np.repeat(first - np.cumsum(size) + size, size) + np.arange(size.sum())
+
+    def _longest(self, codes: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Length and node of the longest phrase that begins at each place, whether or not it is cut off there.
 
         Where none begins the node is 0 and the length 1, or all of the run when its rest is the beginning of a phrase.
         """
-        lengths = np.ones(len(codes), dtype=np.int64)
-        ends = np.zeros(len(codes), dtype=np.int32)
-        nodes = self._first[codes]
-        at = np.flatnonzero(nodes)
-        nodes, depth = nodes[at], 1
-        while len(at):
+        lengths = np.ones(len(at), dtype=np.int64)
+        ends = np.zeros(len(at), dtype=np.int32)
+        nodes = self._first[codes[at]]
+        alive, depth = np.flatnonzero(nodes), 1
+        nodes = nodes[alive]
+        while len(alive):
             is_end = self._is_end[nodes]
-            phrase_at = at[is_end]
-            lengths[phrase_at] = depth
-            ends[phrase_at] = nodes[is_end]
+            phrases = alive[is_end]
+            lengths[phrases] = depth
+            ends[phrases] = nodes[is_end]
 
-            following = codes[at + depth]
-            run_ends = at[~self._readable[following]]
-            run_ends = run_ends[ends[run_ends] == 0]
-            lengths[run_ends] = depth
+            following = codes[at[alive] + depth]
+            run_ends = alive[~self._readable[following]]
+            lengths[run_ends[ends[run_ends] == 0]] = depth
 
             nodes = self._step(nodes, following)
-            alive = np.flatnonzero(nodes)
-            at, nodes, depth = at[alive], nodes[alive], depth + 1
+            onward = np.flatnonzero(nodes)
+            alive, nodes, depth = alive[onward], nodes[onward], depth + 1
         return lengths, ends
 
     def _step(self, nodes: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -340,34 +375,40 @@ class _LexiconArrays:
             missed = missed[(self._keys[edges[missed]] != keys[missed]) & (edges[missed] != 0)]
         return self._nodes[edges]
 
-    @staticmethod
-    def _phrase_starts(lengths: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """Those of the wanted characters at which cutting from the left begins a word.
 
-        No word crosses a character that all words before it end at or before: from there on the text is cut alone. So
-        only the stretches between such characters that hold a wanted one are cut, all at once, a word a turn.
-        """
-        candidates = np.flatnonzero(wanted)
-        if not len(candidates):
-            return candidates
-        places = np.arange(len(lengths))
-        reach = np.maximum.accumulate(places + lengths)
-        safe = np.concatenate([[0], np.flatnonzero(reach[:-1] <= places[1:]) + 1, [len(lengths)]])
-        stretches = np.unique(np.searchsorted(safe, candidates, side="right"))
-        at, stop = safe[stretches - 1], safe[stretches]
+def _word_starts(lengths: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Those of the wanted characters at which cutting from the left begins a word.
 
-        found = []
-        while len(at) > _FEW:
-            found.append(at[wanted[at]])
-            at = at + lengths[at]
-            inside = at < stop
-            at, stop = at[inside], stop[inside]
-        for place, end in zip(at.tolist(), stop.tolist(), strict=True):
-            while place < end:
-                if wanted[place]:
-                    found.append([place])
-                place += int(lengths[place])
-        return np.concatenate(found).astype(np.int64) if found else candidates[:0]
+    No word crosses a character that all words before it end at or before: from there on the text is cut alone. So only
+    the stretches between such characters that hold a wanted one are cut, all at once, a word a turn.
+
+    Args:
+        lengths (`np.ndarray`): Length of the word that would begin at each character, (n,).
+        wanted (`np.ndarray`): Which beginnings are asked for, (n,) bool.
+    """
+    places = np.arange(len(lengths))
+    reach = np.maximum.accumulate(places + lengths)
+    safe = np.concatenate([[0], np.flatnonzero(reach[:-1] <= places[1:]) + 1, [len(lengths)]])
+    stretches = np.unique(np.searchsorted(safe, np.flatnonzero(wanted), side="right"))
+    at, stop = safe[stretches - 1], safe[stretches]
+
+    found = [at[:0]]
+    while len(at) > _FEW:
+        found.append(at[wanted[at]])
+        at = at + lengths[at]
+        inside = at < stop
+        at, stop = at[inside], stop[inside]
+    for place, end in zip(at.tolist(), stop.tolist(), strict=True):
+        while place < end:
+            if wanted[place]:
+                found.append(places[place : place + 1])
+            place += int(lengths[place])
+    return np.concatenate(found)
+
+
+def _pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Place of a pair of code points in a small table."""
+    return (first * 40503 + second) & ((1 << _PAIR_BITS) - 1)
 
 
 def _slot(keys: np.ndarray) -> np.ndarray:

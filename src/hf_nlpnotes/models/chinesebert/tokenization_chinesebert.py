@@ -7,6 +7,7 @@ number of that reading in a table, so that `pinyin_ids` is padded, truncated and
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from transformers import BatchEncoding, BertTokenizer
 
-from .pinyin_alignment_chinesebert import align, align_by_offsets, to_rows
+from .pinyin_alignment_chinesebert import Row, align, align_by_offsets, to_rows
 from .pinyin_chinesebert import PINYIN_FILE_NAME, PinyinTable, default_readings, read_json, to_tone_mark, write_json
 from .pinyin_reader_chinesebert import SMALL, SPLIT, PinyinReader, kinds_of
 
@@ -32,6 +33,7 @@ VOCAB_FILES_NAMES = {
 
 _OFFICIAL_MAX_LENGTH = 512
 """Positions of the released models, whose folders hold no tokenizer configuration that would say so."""
+
 
 class ChineseBertTokenizer(BertTokenizer):  # type: ignore[misc, no-any-unimported]
     """BERT's tokenizer on the Rust backend, with the reading of each token as `pinyin_ids`.
@@ -81,6 +83,11 @@ class ChineseBertTokenizer(BertTokenizer):  # type: ignore[misc, no-any-unimport
         if pinyin_file is not None:
             self._reader = _reader_from_file(pinyin_file)
         elif pinyin_map_file is not None or pinyin_tensor_file is not None:
+            if pinyin_map_file is None or pinyin_tensor_file is None:
+                raise ValueError(
+                    "A checkpoint in the released layout has both config/pinyin_map.json and config/pinyin2tensor.json;"
+                    f" found only {pinyin_map_file or pinyin_tensor_file}."
+                )
             self._reader = PinyinReader(PinyinTable.from_official_files(pinyin_map_file, pinyin_tensor_file))
         else:
             self._reader = PinyinReader(PinyinTable.default())
@@ -178,35 +185,52 @@ class ChineseBertTokenizer(BertTokenizer):  # type: ignore[misc, no-any-unimport
     # Encoding
 
     def _encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
-        output = super()._encode_plus(text, text_pair, **kwargs)
-        if "pinyin_ids" not in self.model_input_names or output.encodings is None:
-            return output
-        tensor_type = kwargs.get("return_tensors")
-        split = bool(kwargs.get("is_split_into_words"))
-        rows = to_rows(text, text_pair, split)
+        # A batch makes tens of thousands of lists, none of them in a cycle. The collector, which they would call up,
+        # walks pypinyin's 200,000 lists every time: a third of the whole.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            output = super()._encode_plus(text, text_pair, **kwargs)
+            if "pinyin_ids" in self.model_input_names and output.encodings is not None:
+                self._add_pinyin(output, to_rows(text, text_pair, bool(kwargs.get("is_split_into_words"))), **kwargs)
+        finally:
+            if collecting:
+                gc.enable()
+        return output
+
+    def _add_pinyin(
+        self,
+        output: BatchEncoding,
+        rows: list[Row],
+        *,
+        is_split_into_words: bool = False,
+        return_overflowing_tokens: bool = False,
+        return_tensors: Any = None,
+        **_: Any,
+    ) -> None:
+        """Puts `pinyin_ids` into what the backend has made of the rows."""
         pinyin_ids: np.ndarray | list[list[int]]
-        if kwargs.get("return_overflowing_tokens"):
+        if return_overflowing_tokens:
             samples = np.asarray(output["overflow_to_sample_mapping"]).tolist()
             pinyin_ids = align_by_offsets(rows, output.encodings, samples, reader=self._reader)
-        elif split or sum(len(text) for row in rows for text in row) < SMALL:
+        elif is_split_into_words or sum(len(text) for row in rows for text in row) < SMALL:
             pinyin_ids = align_by_offsets(rows, output.encodings, range(len(rows)), reader=self._reader)
         else:
-            listed = tensor_type is None and isinstance(output["input_ids"][0], list)
-            input_ids = output["input_ids"] if listed else [encoding.ids for encoding in output.encodings]
+            input_ids = output["input_ids"]
+            if return_tensors is not None or not isinstance(input_ids[0], list):
+                input_ids = [encoding.ids for encoding in output.encodings]
             flat, ends = align(rows, output.encodings, input_ids, tokens=_token_codes(self), reader=self._reader)
-            if tensor_type is not None:
+            if return_tensors is not None:
                 pinyin_ids = flat.reshape(len(rows), -1).astype(np.int64)
             else:
-                listed_rows, places = flat.tolist(), ends.tolist()
-                pinyin_ids = [listed_rows[start:end] for start, end in zip([0, *places], places, strict=False)]
+                listed, places = flat.tolist(), ends.tolist()
+                pinyin_ids = [listed[start:end] for start, end in zip([0, *places], places, strict=False)]
 
-        if tensor_type is not None:
-            output.update(BatchEncoding({"pinyin_ids": pinyin_ids}, tensor_type=tensor_type))
-        elif len(output["input_ids"]) and not isinstance(output["input_ids"][0], list):
-            output["pinyin_ids"] = pinyin_ids[0]
+        if return_tensors is not None:
+            output.update(BatchEncoding({"pinyin_ids": pinyin_ids}, tensor_type=return_tensors))
         else:
-            output["pinyin_ids"] = pinyin_ids
-        return output
+            batched = not output["input_ids"] or isinstance(output["input_ids"][0], list)
+            output["pinyin_ids"] = pinyin_ids if batched else pinyin_ids[0]
 
     def _pad(self, encoded_inputs: Any, *args: Any, padding_side: str | None = None, **kwargs: Any) -> dict[str, Any]:
         padded: dict[str, Any] = super()._pad(encoded_inputs, *args, padding_side=padding_side, **kwargs)

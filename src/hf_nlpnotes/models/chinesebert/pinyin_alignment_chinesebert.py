@@ -30,7 +30,7 @@ def to_rows(text: object, text_pair: object, split_into_words: bool) -> list[Row
     if not batched:
         return [(text, text_pair)] if text_pair else [(text,)]  # type: ignore[list-item]
     if text_pair is not None:
-        return list(zip(text, text_pair, strict=True))  # type: ignore[call-overload, no-any-return]
+        return list(zip(text, text_pair, strict=True))  # type: ignore[call-overload]
     if not split_into_words:
         return [(entry,) if isinstance(entry, str) else tuple(entry) for entry in text]  # type: ignore[attr-defined]
     return [(entry,) if _is_words(entry) else tuple(entry) for entry in text]  # type: ignore[attr-defined]
@@ -88,7 +88,9 @@ def align(
     for row in np.flatnonzero(~certain).tolist():
         here = range(first_text[row], first_text[row + 1])
         by_text = [readings[text_ends[text] - 1 - len(texts[text]) : text_ends[text] - 1].tolist() for text in here]
-        aligned[token_ends[row] - len(input_ids[row]) : token_ends[row]] = _by_offsets(encodings[row], by_text)
+        aligned[token_ends[row] - len(input_ids[row]) : token_ends[row]] = _by_offsets(
+            encodings[row], by_text, [None] * len(here)
+        )
     return aligned, token_ends
 
 
@@ -110,7 +112,7 @@ def align_by_offsets(
 
 
 def _by_offsets(
-    encoding: Encoding, readings: Sequence[Sequence[int]], word_starts: Sequence[Sequence[int] | None] = (None,)
+    encoding: Encoding, readings: Sequence[Sequence[int]], word_starts: Sequence[Sequence[int] | None]
 ) -> list[int]:
     """Readings of an encoding's tokens from those of its texts, by offset; within words the offsets begin anew."""
     if len(readings) == 1 and word_starts[0] is None:
@@ -121,8 +123,8 @@ def _by_offsets(
         if end - start != 1 or sequence is None:
             aligned.append(0)
             continue
-        first = word_starts[sequence] if len(word_starts) > sequence else None
-        aligned.append(readings[sequence][start if first is None else first[word] + start])
+        starts = word_starts[sequence]
+        aligned.append(readings[sequence][start if starts is None or word is None else starts[word] + start])
     return aligned
 
 

@@ -21,7 +21,6 @@ import numpy as np
 
 from .pinyin_syllables_chinesebert import SYLLABLES
 
-
 LETTERS = "012345abcdefghijklmnopqrstuvwxyz"
 """The released models' letters; a letter's id is its position. Id 0 doubles as padding."""
 
@@ -241,7 +240,7 @@ def default_readings(tokens: Sequence[str], table: PinyinTable) -> np.ndarray:
 
     rows = np.zeros(len(tokens), dtype=np.int64)
     for number, token in enumerate(tokens):
-        character = token[2:] if token.startswith("##") else token
+        character = token.removeprefix("##")
         if len(character) == 1 and (readings := PINYIN_DICT.get(ord(character))) and is_han(character):
             rows[number] = table.index(to_tone3(readings.split(",")[0]))
     return rows

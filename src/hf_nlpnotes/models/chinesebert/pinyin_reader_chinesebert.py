@@ -22,7 +22,6 @@ import numpy as np
 
 from .pinyin_chinesebert import PinyinTable, is_han, to_tone3
 
-
 _CODES = 0x32400
 """One more than the last code point that may be read; all above are one entry of the dense tables."""
 
@@ -50,7 +49,7 @@ _EDGE = 21
 _SLOT_BITS = 19
 """Size of the hash table of edges; about a sixth of it is filled."""
 
-_PAIR_BITS = 17
+_PAIR_BITS = 19
 """Size of the table that tells which pairs of characters are worth a closer look; it fits a processor's cache."""
 
 _FEW = 8
@@ -64,8 +63,8 @@ class PinyinReader:
         table (`PinyinTable`): The rows that readings are numbered by.
         phrases (`Mapping[str, Sequence[str] | str]`, *optional*):
             Phrases with one reading a character, which add to pypinyin's and replace them:
-            `{"重庆": ["chong2", "qing4"]}`. Readings are syllables with a tone digit or a tone mark, also as one string
-            with blanks between them. A phrase of one character is the reading of that character alone.
+            `{"重庆": ["chong2", "qing4"]}`. Readings are syllables with a tone digit or a tone mark, also as one
+            string with blanks between them. A phrase of one character is the reading of that character alone.
 
     Raises:
         ValueError: A phrase is not made of Chinese characters, has another number of readings than characters, or a
@@ -184,9 +183,9 @@ def _lexicon(reader: PinyinReader) -> _Lexicon:
 class _Lexicon:
     """pypinyin's dictionaries and a user's phrases as a trie.
 
-    `edges` maps (node << 21) | code point to the next node; node 0 is the root. `ends[node]` tells whether a phrase
-    ends there: `None` where none does, an empty tuple where it is read as its characters are, else its rows.
-    `alone` maps a character to the row it has outside of phrases.
+    `roots` maps the code point of a first character to a node, `edges` maps (node << 21) | code point to the next.
+    `ends[node]` tells whether a phrase ends there: `None` where none does, an empty tuple where it is read as its
+    characters are, else its rows. `alone` maps a character to the row it has outside of phrases.
     """
 
     def __init__(self, reader: PinyinReader) -> None:
@@ -218,6 +217,7 @@ class _Lexicon:
             phrases[phrase] = tuple(map(table.index, checked))
         self.alone.update({phrase: rows[0] for phrase, rows in phrases.items() if len(phrase) == 1})
 
+        self.roots: dict[int, int] = {}
         self.edges: dict[int, int] = {}
         self.ends: list[tuple[int, ...] | None] = [None]
         self.deviating: list[str] = []
@@ -225,18 +225,18 @@ class _Lexicon:
             self._insert(phrase, rows)
         # Both things a character is asked for in one look-up: (its node << 16) | its row.
         self._heads = {ord(character): row for character, row in self.alone.items()}
-        for key, node in self.edges.items():
-            if key < 1 << _EDGE:
-                self._heads[key] = self._heads.get(key, 0) | node << 16
+        for code, node in self.roots.items():
+            self._heads[code] = self._heads.get(code, 0) | node << 16
         self._kinds = _kinds().tobytes()
 
     def _insert(self, phrase: str, rows: tuple[int, ...]) -> None:
-        node, edges, ends = 0, self.edges, self.ends
-        for character in phrase:
-            key = (node << _EDGE) | ord(character)
-            node = edges.get(key, 0)
-            if not node:
-                edges[key] = node = len(ends)
+        edges, ends = self.edges, self.ends
+        node = self.roots.setdefault(ord(phrase[0]), len(ends))
+        if node == len(ends):
+            ends.append(None)
+        for character in phrase[1:]:
+            node = edges.setdefault((node << _EDGE) | ord(character), len(ends))
+            if node == len(ends):
                 ends.append(None)
         if rows == tuple(map(self.alone.get, phrase)):
             ends[node] = ()
@@ -250,21 +250,22 @@ class _Lexicon:
         codes = list(map(ord, text))
         heads = [head(code, 0) for code in codes]
         rows = [value & 0xFFFF for value in heads]
-        start, length = 0, len(codes)
-        while start < length:
-            node = heads[start] >> 16
-            phrase, stop, after = ends[node], start + 1, start + 1
-            while node and after < length:
-                node = edges.get((node << _EDGE) | codes[after], 0)
-                if node:
-                    after += 1
-                    if ends[node] is not None:
-                        phrase, stop = ends[node], after
+        # Most pairs of characters begin no phrase: they are done with here, and only the others walk on.
+        pairs = [(value >> 16) << _EDGE | code for value, code in zip(heads, codes[1:], strict=False)]
+        cut, length = 0, len(codes)
+        for start, node in enumerate(map(edges.get, pairs)):
+            if node is None or start < cut:
+                continue
+            cut, after, phrase = start + 1, start + 1, ends[heads[start] >> 16]
+            while node:
+                after += 1
+                if ends[node] is not None:
+                    cut, phrase = after, ends[node]
+                node = edges.get((node << _EDGE) | codes[after], 0) if after < length else 0
             if phrase:
-                rows[start:stop] = phrase
-            elif phrase is None and after > stop and (after == length or not self._is_readable(codes[after])):
-                stop = after  # the run ends within a phrase: single characters
-            start = stop
+                rows[start:cut] = phrase
+            elif phrase is None and (after == length or not self._is_readable(codes[after])):
+                cut = after  # the run ends within a phrase: single characters
         return rows
 
     def _is_readable(self, code: int) -> bool:
@@ -283,15 +284,12 @@ class _LexiconArrays:
         self._alone = np.zeros(_CODES + 1, dtype=np.int16)
         self._alone[list(map(ord, lexicon.alone))] = list(lexicon.alone.values())
 
-        keys = np.fromiter(lexicon.edges.keys(), dtype=np.int64, count=len(lexicon.edges))
-        nodes = np.fromiter(lexicon.edges.values(), dtype=np.int32, count=len(lexicon.edges))
-        from_root = keys < 1 << _EDGE
         self._first = np.zeros(_CODES + 1, dtype=np.int32)
-        self._first[keys[from_root]] = nodes[from_root]
+        self._first[list(lexicon.roots)] = list(lexicon.roots.values())
 
-        # A hash table of the other edges: slot → edge, edges of the same slot are chained, edge 0 is none.
-        self._keys = np.concatenate([[-1], keys[~from_root]])
-        self._nodes = np.concatenate([[0], nodes[~from_root]]).astype(np.int32)
+        # A hash table of the edges: slot → edge, edges of the same slot are chained, edge 0 is none.
+        self._keys = np.array([-1, *lexicon.edges], dtype=np.int64)
+        self._nodes = np.array([0, *lexicon.edges.values()], dtype=np.int32)
         slots = _slot(self._keys)
         slots[0] = -1  # sorts first, matches no other
         order = np.argsort(slots, kind="stable")

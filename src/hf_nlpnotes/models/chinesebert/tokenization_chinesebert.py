@@ -21,7 +21,6 @@ from .pinyin_alignment_chinesebert import Row, align, align_by_offsets, to_rows
 from .pinyin_chinesebert import PINYIN_FILE_NAME, PinyinTable, default_readings, read_json, to_tone_mark, write_json
 from .pinyin_reader_chinesebert import SMALL, SPLIT, PinyinReader, kinds_of
 
-
 VOCAB_FILES_NAMES = {
     "vocab_file": "vocab.txt",
     "tokenizer_file": "tokenizer.json",
@@ -35,7 +34,7 @@ _OFFICIAL_MAX_LENGTH = 512
 """Positions of the released models, whose folders hold no tokenizer configuration that would say so."""
 
 
-class ChineseBertTokenizer(BertTokenizer):  # type: ignore[misc, no-any-unimported]
+class ChineseBertTokenizer(BertTokenizer):
     """BERT's tokenizer on the Rust backend, with the reading of each token as `pinyin_ids`.
 
     Takes every call form of `BertTokenizer` and gives the same, plus `pinyin_ids`: one integer a token, the row of
@@ -85,8 +84,8 @@ class ChineseBertTokenizer(BertTokenizer):  # type: ignore[misc, no-any-unimport
         elif pinyin_map_file is not None or pinyin_tensor_file is not None:
             if pinyin_map_file is None or pinyin_tensor_file is None:
                 raise ValueError(
-                    "A checkpoint in the released layout has both config/pinyin_map.json and config/pinyin2tensor.json;"
-                    f" found only {pinyin_map_file or pinyin_tensor_file}."
+                    "A checkpoint in the released layout has both config/pinyin_map.json and"
+                    f" config/pinyin2tensor.json; found only {pinyin_map_file or pinyin_tensor_file}."
                 )
             self._reader = PinyinReader(PinyinTable.from_official_files(pinyin_map_file, pinyin_tensor_file))
         else:
@@ -127,9 +126,9 @@ class ChineseBertTokenizer(BertTokenizer):  # type: ignore[misc, no-any-unimport
 
         Args:
             phrases (`Mapping[str, Sequence[str] | str]`):
-                A reading for each character of each phrase: `{"重庆": ["chong2", "qing4"]}` or `{"重庆": "chóng qìng"}`.
-                As in pypinyin, a text is cut into the longest phrases from the left; a phrase of one character is the
-                reading of that character outside of phrases.
+                A reading for each character of each phrase: `{"重庆": ["chong2", "qing4"]}`, or
+                `{"重庆": "chóng qìng"}`. As in pypinyin, a text is cut into the longest phrases from the left; a
+                phrase of one character is the reading of that character outside of phrases.
 
         Raises:
             ValueError: A phrase is not made of Chinese characters, has another number of readings than characters, or
@@ -172,7 +171,7 @@ class ChineseBertTokenizer(BertTokenizer):  # type: ignore[misc, no-any-unimport
                 continue
             if not 0 <= row < len(table):
                 raise ValueError(f"pinyin_ids must be rows of the table, from 0 to {len(table) - 1}, got {row}.")
-            token = self.convert_ids_to_tokens(token_id) or ""
+            token = str(self.convert_ids_to_tokens(token_id) or "")
             piece = token.removeprefix("##")
             letters = table.spelling(row)
             # Blanks only between two words that would otherwise run together.
@@ -184,7 +183,9 @@ class ChineseBertTokenizer(BertTokenizer):  # type: ignore[misc, no-any-unimport
 
     # Encoding
 
-    def _encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
+    def _encode_plus(  # type: ignore[override]
+        self, text: Any, text_pair: Any = None, **kwargs: Any
+    ) -> BatchEncoding:
         # A batch makes tens of thousands of lists, none of them in a cycle. The collector, which they would call up,
         # walks pypinyin's 200,000 lists every time: a third of the whole.
         collecting = gc.isenabled()
@@ -209,17 +210,19 @@ class ChineseBertTokenizer(BertTokenizer):  # type: ignore[misc, no-any-unimport
         **_: Any,
     ) -> None:
         """Puts `pinyin_ids` into what the backend has made of the rows."""
+        encodings = output.encodings
+        assert encodings is not None
         pinyin_ids: np.ndarray | list[list[int]]
         if return_overflowing_tokens:
             samples = np.asarray(output["overflow_to_sample_mapping"]).tolist()
-            pinyin_ids = align_by_offsets(rows, output.encodings, samples, reader=self._reader)
+            pinyin_ids = align_by_offsets(rows, encodings, samples, reader=self._reader)
         elif is_split_into_words or sum(len(text) for row in rows for text in row) < SMALL:
-            pinyin_ids = align_by_offsets(rows, output.encodings, range(len(rows)), reader=self._reader)
+            pinyin_ids = align_by_offsets(rows, encodings, range(len(rows)), reader=self._reader)
         else:
             input_ids = output["input_ids"]
             if return_tensors is not None or not isinstance(input_ids[0], list):
-                input_ids = [encoding.ids for encoding in output.encodings]
-            flat, ends = align(rows, output.encodings, input_ids, tokens=_token_codes(self), reader=self._reader)
+                input_ids = [encoding.ids for encoding in encodings]
+            flat, ends = align(rows, encodings, input_ids, tokens=_token_codes(self), reader=self._reader)
             if return_tensors is not None:
                 pinyin_ids = flat.reshape(len(rows), -1).astype(np.int64)
             else:
@@ -232,8 +235,10 @@ class ChineseBertTokenizer(BertTokenizer):  # type: ignore[misc, no-any-unimport
             batched = not output["input_ids"] or isinstance(output["input_ids"][0], list)
             output["pinyin_ids"] = pinyin_ids if batched else pinyin_ids[0]
 
-    def _pad(self, encoded_inputs: Any, *args: Any, padding_side: str | None = None, **kwargs: Any) -> dict[str, Any]:
-        padded: dict[str, Any] = super()._pad(encoded_inputs, *args, padding_side=padding_side, **kwargs)
+    def _pad(  # type: ignore[override]
+        self, encoded_inputs: Any, *, padding_side: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        padded: dict[str, Any] = super()._pad(encoded_inputs, padding_side=padding_side, **kwargs)
         if "pinyin_ids" in padded:
             pinyin_ids = padded["pinyin_ids"]
             missing = len(padded[self.model_input_names[0]]) - len(pinyin_ids)

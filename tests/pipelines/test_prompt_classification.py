@@ -19,7 +19,7 @@ from transformers import (
 from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_nlpnotes.pipelines import ZeroShotPromptPipeline
-from hf_nlpnotes.prompting import CONTENT_FREE_TEXTS
+from hf_nlpnotes.prompting import CONTENT_FREE_TEXTS, READY_LABEL_WORDS
 
 TEMPLATE = "下面报道一则{label}新闻。{text}"
 LABELS = ["体育", "财经", "房产市场", "球"]
@@ -188,11 +188,9 @@ def test_a_constant_in_the_output_bias_is_calibrated_away(
         assert_same(before, after)
 
 
-def test_calibration_restores_accuracy_under_an_injected_bias(parts: tuple[Any, Any]) -> None:
+def test_calibration_restores_accuracy_under_an_injected_bias(tiny_chinesebert_folder: Path) -> None:
     """A masked LM trained to read the topic off the text, then pushed towards one label."""
-    tokenizer = parts[1]
-    if "pinyin_ids" in tokenizer.model_input_names:
-        pytest.skip("one architecture is enough")
+    tokenizer = BertTokenizer(vocab=str(tiny_chinesebert_folder / "vocab.txt"))
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -318,13 +316,16 @@ def test_options_of_the_constructor_and_the_call_are_the_same(parts: tuple[Any, 
     assert_same(stored(TEXTS), plain(TEXTS, **options))
 
 
-def test_ready_words(pipe: ZeroShotPromptPipeline) -> None:
-    from hf_nlpnotes.prompting import READY_LABEL_WORDS
+def test_ready_words_are_those_that_the_vocabulary_can_spell(
+    parts: tuple[Any, Any], pipe: ZeroShotPromptPipeline
+) -> None:
+    def spelled(word: str) -> bool:
+        return parts[1].unk_token_id not in parts[1](word, add_special_tokens=False)["input_ids"]
 
-    spelled = {"体育": [w for w in READY_LABEL_WORDS["体育"] if w in ("体育", "足球")]}
-    assert spelled == {"体育": ["体育", "足球"]}
-    with pytest.raises(ValueError, match="cannot spell"):  # the tiny vocabulary lacks most of them
-        pipe("国足", ["体育", "银行"], verbalizer="ready")
+    words = {label: [word for word in READY_LABEL_WORDS[label] if spelled(word)] for label in ("体育", "房产")}
+    assert 0 < len(words["体育"]) < len(READY_LABEL_WORDS["体育"])
+    labels = ["房产", "体育", "手机"]  # the last is not a known topic
+    assert_same(pipe(TEXTS, labels, verbalizer="ready"), pipe(TEXTS, labels, verbalizer=words))
 
 
 @pytest.mark.parametrize(

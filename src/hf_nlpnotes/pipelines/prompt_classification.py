@@ -14,7 +14,6 @@ from transformers.pipelines.base import ChunkPipeline
 from hf_nlpnotes.prompting import (
     CALIBRATIONS,
     CONTENT_FREE_TEXTS,
-    READY_LABEL_WORDS,
     PromptEncoder,
     Template,
     Verbalizer,
@@ -27,10 +26,12 @@ from hf_nlpnotes.prompting import (
     mask_positions,
     mean_bias,
     prior_bias,
+    ready_label_words,
     word_scores,
 )
 
-DEFAULT_TEMPLATE = "下面报道一则{label}新闻。{text}"
+DEFAULT_TEMPLATE = "{label}：{text}"
+"""Suits topics and opinions alike; a template in the words of the task may do better."""
 
 _KEPT_PLANS = 8
 """How many sets of options a pipeline remembers, so that calls in a loop do not tokenize the label words again."""
@@ -54,10 +55,10 @@ class _Plan:
 class ZeroShotPromptPipeline(ChunkPipeline):
     """Classification by a prompt: the label whose words the masked language model expects most is the answer.
 
-    The text is put into a template with masks where the label word goes, `下面报道一则[MASK][MASK]新闻。国足今晚出战`,
-    and every label is scored by the log-probability of its words there, however many tokens they have. Called with
-    `candidate_labels` it answers as the stock `zero-shot-classification` does, at the cost of one forward pass a text
-    and word length instead of one a label.
+    The text is put into a template with masks where the label word goes, `[MASK][MASK]：国足今晚出战`, and every label
+    is scored by the log-probability of its words there, however many tokens they have. Called with `candidate_labels`
+    it answers as the stock `zero-shot-classification` does, at the cost of one forward pass a text and word length
+    instead of one a label.
 
     Args:
         model, tokenizer, device, batch_size, …:
@@ -67,7 +68,7 @@ class ZeroShotPromptPipeline(ChunkPipeline):
         verbalizer (`Mapping`, `Sequence[str]`, `Verbalizer` or `"ready"`, *optional*):
             The words of each label: `{"体育": ["体育", "足球"], "财经": "财经"}`, or with weights
             `{"体育": {"体育": 2, "足球": 1}}`. A label without words is its own word. `"ready"` takes the words of
-            `hf_nlpnotes.prompting.READY_LABEL_WORDS` for the labels it knows.
+            `hf_nlpnotes.prompting.READY_LABEL_WORDS` for the labels it knows, those that the vocabulary can spell.
         candidate_labels (`str` or `Sequence[str]`, *optional*):
             The labels, as a list or separated by commas.
         calibration (`str`, defaults to `"contextual"`):
@@ -85,14 +86,11 @@ class ZeroShotPromptPipeline(ChunkPipeline):
     Every option may be given when the pipeline is made or in a call.
 
     ```python
-    >>> from transformers import pipeline
-    >>> import hf_nlpnotes
-
-    >>> classify = pipeline("zero-shot-prompt")
-    >>> classify("国足今晚出战世预赛", candidate_labels=["体育", "财经"])
-    {'sequence': '国足今晚出战世预赛', 'labels': ['体育', '财经'], 'scores': [..., ...]}
+    classify = pipeline("zero-shot-prompt")
+    classify("国足今晚出战世预赛", candidate_labels=["体育", "财经"])
+    # {"sequence": "国足今晚出战世预赛", "labels": ["体育", "财经"], "scores": [0.9, 0.1]}
     ```
-    """  # doctest: +SKIP
+    """
 
     _load_processor: Any = False
     _load_image_processor: Any = False
@@ -103,6 +101,7 @@ class ZeroShotPromptPipeline(ChunkPipeline):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._options: dict[str, Any] = {}
         self._plans: dict[Any, _Plan] = {}
+        self._ready: dict[str, Any] = {}  # the last answer of `_ready_words`
         super().__init__(*args, **kwargs)
         self.tokenizer: Any
         if self.tokenizer is None:
@@ -222,11 +221,23 @@ class ZeroShotPromptPipeline(ChunkPipeline):
         """The labels and words to use; `None` where the options name no label."""
         labels, verbalizer = options.get("candidate_labels"), options.get("verbalizer")
         if verbalizer == "ready":
-            return None if labels is None else Verbalizer.of(READY_LABEL_WORDS).select(labels)
+            return None if labels is None else Verbalizer.of(self._ready_words(labels, self._encoder(options)))
         if verbalizer is None:
             return None if labels is None else Verbalizer.of(labels)
         verbalizer = Verbalizer.of(verbalizer)
         return verbalizer if labels is None else verbalizer.select(labels)
+
+    def _ready_words(self, labels: Sequence[str], encoder: PromptEncoder) -> Mapping[str, Any]:
+        """The ready words that the vocabulary can spell; where it can spell none, the label itself."""
+        Verbalizer.of(labels)  # a repeated label would be lost in the mapping
+        key = (encoder.template.source, tuple(labels), len(self.tokenizer))
+        if self._ready.get("key") != key:
+            words = {
+                label: [word for word in words if encoder.can_spell(word)] or label
+                for label, words in ready_label_words(labels).items()
+            }
+            self._ready = {"key": key, "words": words}
+        return self._ready["words"]
 
     def _plan(self, options: Mapping[str, Any]) -> _Plan:
         verbalizer = self._labels(options)

@@ -4,7 +4,7 @@ A masked language model gives frequent words high probabilities whatever the tex
 b(y) of every label and classifies by the softmax of s(y | x) − b(y), where s is the score of the label.
 
 - `contextual` (Zhao et al., ICML 2021, https://arxiv.org/abs/2102.09690): b(y) is the mean score on texts without
-  content, such as "无".
+  content, such as "N/A".
 - `domain` (Holtzman et al., EMNLP 2021, https://arxiv.org/abs/2104.08315): the score of the template without a text.
 - `batch` (Zhou et al., ICLR 2024, https://arxiv.org/abs/2309.17249): the mean score on the texts to classify.
 - `prior` (Liusie et al. 2023, https://arxiv.org/abs/2309.04992): such that the mean prediction is a given label prior.
@@ -33,8 +33,11 @@ Calibration: TypeAlias = Literal["none", "contextual", "domain", "batch", "prior
 
 CALIBRATIONS: tuple[str, ...] = get_args(Calibration)
 
-CONTENT_FREE_TEXTS: tuple[str, ...] = ("无", "N/A", "。")
-"""Texts without content for `contextual`, in the manner of Zhao et al. (2021), section 4."""
+CONTENT_FREE_TEXTS: tuple[str, ...] = ("N/A", "。", "")
+"""Texts without content for `contextual`, in the manner of Zhao et al. (2021), section 4.
+
+A word such as 无 would not do: it speaks against a text, and so for the labels of bad news.
+"""
 
 
 def mean_bias(scores: torch.Tensor) -> torch.Tensor:

@@ -107,6 +107,23 @@ class PromptEncoder:
         """
         if not word.strip():
             raise ValueError(f"The label word {word!r} is empty: a label needs a word that the model can predict.")
+        ids = self._ids_in_place(word)
+        if not self._spells(ids):
+            pieces = self.tokenizer.convert_ids_to_tokens(ids)
+            raise ValueError(
+                f"The vocabulary cannot spell the label word {word!r} (it reads {pieces}): choose another word for"
+                " this label, for example verbalizer={label: word}."
+            )
+        return ids
+
+    def can_spell(self, word: str) -> bool:
+        """Whether `word_ids` has an answer for this word."""
+        return bool(word.strip()) and self._spells(self._ids_in_place(word))
+
+    def _spells(self, ids: list[int]) -> bool:
+        return bool(ids) and self.tokenizer.unk_token_id not in ids
+
+    def _ids_in_place(self, word: str) -> list[int]:
         position = self.template.label_position
         before = self._neighbour(position - 1)
         after = self._neighbour(position + 1)
@@ -120,14 +137,7 @@ class PromptEncoder:
             space = before[len(before.rstrip()) :]
             encoded = self._tokenize(space + word)
             found = list(range(len(encoded["input_ids"])))
-        ids = [encoded["input_ids"][i] for i in found]
-        if not ids or self.tokenizer.unk_token_id in ids:
-            pieces = self.tokenizer.convert_ids_to_tokens(ids)
-            raise ValueError(
-                f"The vocabulary cannot spell the label word {word!r} (it reads {pieces}): choose another word for"
-                " this label, for example verbalizer={label: word}."
-            )
-        return ids
+        return [encoded["input_ids"][i] for i in found]
 
     def _neighbour(self, index: int) -> str:
         """The template's own text at `index` of its parts, empty where there is a slot or nothing."""

@@ -1,0 +1,302 @@
+"""The command line, in process where that is enough; the tiny random model stands in for the embedded one."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hf_nlpnotes
+from hf_nlpnotes import cli
+
+LINES = ["国足今晚出战", "银行业绩，股票", "", "  ", "手机芯片"]
+TEXTS = [line for line in LINES if line.strip()]
+
+
+@pytest.fixture
+def tiny(tiny_chinesebert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf_nlpnotes, "EMBEDDED_MODEL", str(tiny_chinesebert_folder))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(LINES) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def quiet_libraries() -> Any:
+    """The commands turn the libraries' reports off, which is right for a process and not for the other tests."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    yield
+    logging.set_verbosity(verbosity)
+    logging.enable_progress_bar()
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_classify_prints_a_row_a_text(tiny: None, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["classify", "--labels", "体育,财经,房产市场", str(file)]) == 0
+    out, err = capsys.readouterr()
+    rows = out.splitlines()
+    assert [row.rpartition("  ")[2] for row in rows] == TEXTS
+    # Scores stand in one column of the terminal, whatever the label.
+    assert len({cli._width(row[: row.index("0.")]) for row in rows}) == 1
+    assert "3/3" in err, "the progress bar is on stderr"
+
+
+def test_classify_prints_json_lines(tiny: None, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["classify", "--labels", "体育，财经", "--json", "--no-progress", str(file)]) == 0
+    out, err = capsys.readouterr()
+    rows = objects(out)
+    assert [row["line"] for row in rows] == [1, 2, 5]
+    assert [row["sequence"] for row in rows] == TEXTS
+    assert all(sorted(row["labels"]) == ["体育", "财经"] for row in rows)
+    assert err == ""
+
+
+def test_the_answers_are_the_pipelines(
+    tiny: None, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import pipeline
+
+    words = {"体育": ["体育", "足球"], "财经": {"财经": 2, "股票": 1}}
+    verbalizer = tmp_path / "words.json"
+    verbalizer.write_text(json.dumps(words), encoding="utf-8")
+    options = ["--template", "{text}，{label}", "--verbalizer", str(verbalizer), "--batch-size", "2", "--json"]
+    pipe = pipeline("zero-shot-prompt", model=hf_nlpnotes.EMBEDDED_MODEL, device="cpu")
+    for calibration in ("none", "contextual", "domain", "batch", "prior"):
+        prior = ["--prior", "0.9,0.1"] if calibration == "prior" else []
+        assert cli.main(["classify", *options, "--calibration", calibration, *prior, str(file)]) == 0
+        expected = pipe(
+            TEXTS,
+            ["体育", "财经"],
+            template="{text}，{label}",
+            verbalizer=words,
+            calibration=calibration,
+            label_prior=[0.9, 0.1] if prior else None,
+        )
+        for row, answer in zip(objects(capsys.readouterr().out), expected, strict=True):
+            assert row["labels"] == answer["labels"]
+            assert row["scores"] == pytest.approx(answer["scores"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "option"),
+    [("utf-8", []), ("utf-8-sig", []), ("gb18030", ["--encoding", "gb18030"]), ("utf-16", ["--encoding", "utf-16"])],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_encodings_and_line_ends(
+    tiny: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    encoding: str,
+    option: list[str],
+    newline: str,
+    last: bool,
+) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_bytes((newline.join(LINES) + newline * last).encode(encoding))
+    assert cli.main(["classify", "--labels", "体育,财经", "--json", *option, str(path)]) == 0
+    assert [(row["line"], row["sequence"]) for row in objects(capsys.readouterr().out)] == [
+        (number, line) for number, line in enumerate(LINES, 1) if line.strip()
+    ]
+
+
+def test_standard_input(tiny: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("国足\n股票".encode()), encoding="ascii"))
+    assert cli.main(["classify", "--labels", "体育,财经", "--json", "-"]) == 0
+    assert [row["sequence"] for row in objects(capsys.readouterr().out)] == ["国足", "股票"]
+
+
+def test_no_text_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "empty.txt"
+    path.write_text("\n  \n", encoding="utf-8")
+    assert cli.main(["classify", "--labels", "体育,财经", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{path} has no text" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--labels", "体育,体育"], "'体育' is given twice"),
+        (["--labels", " , "], "no labels: give --labels"),
+        ([], "no labels: give --labels"),
+        (["--labels", "体育,鼯鼠"], "cannot spell the label word '鼯鼠'"),
+        (["--labels", "体育", "--template", "新闻{text}"], "No '{label}' in the template"),
+        (["--labels", "体育", "--template", "{label}{正文}{标题}"], "the input is one text"),
+        (["--labels", "体育", "--verbalizer", "absent.json"], "no file 'absent.json'"),
+        (["--labels", "体育", "--encoding", "klingon"], "unknown encoding 'klingon'"),
+        (["--labels", "体育", "--prior", "1"], "--prior is for --calibration prior"),
+        (["--labels", "体育,财经", "--prior", "1,2,3", "--calibration", "prior"], "3 values for 2 labels"),
+        (["--labels", "体育", "--model", "absent/folder"], "absent/folder"),
+        (["--labels", "体育", "--max-length", "3"], "more than the 3"),
+    ],
+)
+def test_errors_are_told_on_stderr(
+    tiny: None, file: Path, capsys: pytest.CaptureFixture[str], options: list[str], what: str
+) -> None:
+    assert cli.main(["classify", *options, "--no-progress", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("hf-nlpnotes: error: ")
+    assert what in err
+    assert "Traceback" not in err
+
+
+def test_an_absent_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["classify", "--labels", "体育", str(tmp_path / "absent.txt")]) == 1
+    assert "absent.txt" in capsys.readouterr().err
+    assert cli.main(["classify", "--labels", "体育", str(tmp_path)]) == 1
+
+
+def test_a_wrong_encoding_names_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "old.txt"
+    path.write_bytes(b"ascii\n" + "国足".encode("gb18030"))
+    assert cli.main(["classify", "--labels", "体育", str(path)]) == 1
+    assert "line 2: not utf-8 text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["[]", "{", '"体育"'])
+def test_a_wrong_verbalizer_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str) -> None:
+    path = tmp_path / "words.json"
+    path.write_text(words, encoding="utf-8")
+    assert cli.main(["classify", "--verbalizer", str(path), str(path)]) == 1
+    assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["clasify"],
+        ["classify", "--labels", "体育"],
+        ["classify", "--labels", "体育", "--calibration", "best", "-"],
+        ["classify", "--labels", "体育", "--batch-size", "0", "-"],
+        ["classify", "--labels", "体育", "--prior", "1,x", "-"],
+        ["convert-chinesebert", "src"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: hf-nlpnotes" in capsys.readouterr().err
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["classify", "--help"], ["demo", "--help"], ["convert-chinesebert", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        assert caught.value.code == 0
+        assert "hf-nlpnotes" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"hf-nlpnotes {hf_nlpnotes.__version__}\n"
+
+
+def test_demo_shows_tables(tiny: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert "loaded in" in out
+    assert "hf-nlpnotes classify" in out
+    for _, _, labels, texts in cli._DEMO_TASKS:
+        for text in texts:
+            (row,) = [line for line in out.splitlines() if text in line]
+            assert any(label in row for label in labels)
+    # Columns are aligned on the terminal: every rule under a header starts where the cells start.
+    for rule in [line for line in out.splitlines() if set(line.strip()) == {"-", " "}]:
+        assert len(rule.split()) in (3, 6)
+
+
+def test_demo_as_json(tiny: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["load_seconds"] > 0
+    assert sum(len(task["answers"]) for task in report["classification"]) >= 8
+    for mask in report["fill_mask"]:
+        assert len(mask["answers"]) == 5
+        for answer in mask["answers"]:
+            assert 0 < answer["score"] < 1
+
+
+def test_demo_gives_readings_in_context(tiny_chinesebert_folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chinesebert_folder)
+    found = {"token_str": "行", "score": 0.5}
+    assert cli._candidate(tokenizer, "他在银[MASK]工作", found)["pinyin"] == "háng"
+    assert cli._candidate(tokenizer, "人[MASK]道", found)["pinyin"] == "xíng"
+
+
+def test_convert_calls_the_converter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hf_nlpnotes.models.chinesebert import convert_chinesebert
+
+    calls: list[Any] = []
+
+    def convert(src: str, dst: str, overwrite: bool = False) -> Path:
+        calls.append((src, dst, overwrite))
+        return Path(dst)
+
+    monkeypatch.setattr(convert_chinesebert, "convert_official", convert)
+    assert cli.main(["convert-chinesebert", "a", "b", "--overwrite"]) == 0
+    assert calls == [("a", "b", True)]
+    assert "AutoModel.from_pretrained('b')" in capsys.readouterr().out
+
+
+def test_convert_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["convert-chinesebert", str(tmp_path), str(tmp_path / "new")]) == 1
+    assert capsys.readouterr().err.startswith("hf-nlpnotes: error: ")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_reader_that_goes_away(tiny: None, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", encoding="utf-8") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert cli.main(["classify", "--labels", "体育,财经", str(file)]) == 141
+
+
+def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_lines", interrupt)
+    assert cli.main(["classify", "--labels", "体育,财经", str(file)]) == 130
+
+
+def test_as_a_process_under_a_plain_locale(tiny_chinesebert_folder: Path, file: Path) -> None:
+    """A terminal that cannot show Chinese gets escapes; nothing but the bar is on stderr; the exit code is 0."""
+    program = "import sys; from hf_nlpnotes.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, "classify", "--labels", "体育,财经", "--no-progress",
+         "--model", str(tiny_chinesebert_folder), str(file)],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr == b""
+    assert len(done.stdout.splitlines()) == 3
+    assert r"\u56fd\u8db3" in done.stdout.decode("ascii")
+
+
+def test_widths() -> None:
+    assert cli._width("abc") == 3
+    assert cli._width("体育，a") == 7
+    assert cli._width("e\u0301") == 1

@@ -89,7 +89,7 @@ class TestEncoder:
                     output = model(
                         **{**inputs, "pinyin_ids": pinyin_ids}, output_hidden_states=True, output_attentions=True
                     )
-                assert (model.embeddings.folded is None) == gradients
+                assert (model.embeddings._fold is None) == gradients
                 got = {"last_hidden_state": output.last_hidden_state, "pooler_output": output.pooler_output}
                 got |= {f"hidden_states.{layer}": states for layer, states in enumerate(output.hidden_states)}
                 got |= {f"attentions.{layer}": weights for layer, weights in enumerate(output.attentions)}

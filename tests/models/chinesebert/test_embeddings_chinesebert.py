@@ -34,8 +34,8 @@ def make(model_class=ChineseBertModel, **options):
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     random = np.random.default_rng(SEED)
-    model.set_readings(random.integers(0, 32, (READINGS, 8)), random.integers(0, READINGS, VOCAB))
-    model.set_glyphs(random.integers(0, 256, (VOCAB, 3, 5, 5)).astype(np.uint8))
+    model.set_readings(random.integers(0, 32, (READINGS, 8)), random.integers(0, READINGS, config.vocab_size))
+    model.set_glyphs(random.integers(0, 256, (config.vocab_size, 3, 5, 5)).astype(np.uint8))
     return model
 
 
@@ -141,18 +141,19 @@ class TestFolding:
         model.to(dtype)
         with torch.no_grad():
             folded = model.embeddings(**batch)
-        assert model.embeddings.folded.dtype == dtype
+        assert model.embeddings._fold.table.dtype == dtype
         bound = {torch.float32: 1e-5, torch.bfloat16: 0.1, torch.float16: 0.02}[dtype]
         assert (folded.float() - expected).abs().max() < bound
 
     def test_is_as_exact_under_autocast(self):
         model, batch = make(), make_batch()
-        model.fold_embeddings()
-        expected = model.embeddings.folded
-        model.unfold_embeddings()
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.no_grad():
             model(**batch)
-        assert torch.equal(model.embeddings.folded, expected)
+            expected = model.embeddings._fold.table
+            model.unfold_embeddings()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                model(**batch)
+        assert torch.equal(model.embeddings._fold.table, expected)
 
     @pytest.mark.parametrize("given", ["nothing", "types", "positions", "both"])
     def test_equals_the_fusion_with_any_places(self, given):
@@ -168,18 +169,41 @@ class TestFolding:
     def test_happens_in_eval_without_gradients_alone(self):
         model, batch = make(), make_batch()
         model(**batch)
-        assert model.embeddings.folded is None
+        assert model.embeddings._fold is None
         model.train()
         with torch.no_grad():
             model(**batch)
-        assert model.embeddings.folded is None
+        assert model.embeddings._fold is None
         model.eval()
         with torch.no_grad():
             model(**batch)
-        assert model.embeddings.folded is not None
-        assert not any("folded" in name for name in model.state_dict())
+        assert model.embeddings._fold is not None
+        model.fold_embeddings()
+        assert model.embeddings.folded is model.embeddings._fold.table
+        assert not any("fold" in name for name in model.state_dict())
         model.train()
+        assert model.embeddings._fold is None
         assert model.embeddings.folded is None
+
+    def test_rows_do_not_depend_on_what_came_before(self):
+        whole, lazy = make(vocab_size=200), make(vocab_size=200)
+        whole.fold_embeddings()
+        with torch.no_grad():
+            for ids in ([[199]], [[3, 40]], [[1, 35, 64, 130]]):
+                ids = torch.tensor(ids)
+                lazy(ids, torch.zeros_like(ids))
+            pending = lazy.embeddings._fold.pending.tolist()
+            lazy.fold_embeddings()
+        assert pending == [False, False, False, True, False, True, False]  # blocks of 32 tokens
+        assert torch.equal(lazy.embeddings.folded, whole.embeddings.folded)
+
+    def test_goes_on_outside_of_inference_mode(self):
+        model, batch = make(vocab_size=200), make_batch()
+        with torch.inference_mode():
+            model(**batch)
+        batch["input_ids"] = batch["input_ids"] + 120
+        with torch.no_grad():
+            torch.testing.assert_close(model.embeddings(**batch), unfolded(model, **batch), rtol=0, atol=1e-5)
 
     def test_gradients_reach_all_weights_after_it(self):
         model, batch = make(), make_batch()
@@ -240,7 +264,7 @@ class TestFolding:
                 model.embeddings.map_fc.weight.mul_(1.1)
                 after = model.embeddings(**batch)
                 torch.testing.assert_close(after, unfolded(model, **batch), rtol=1e-5, atol=1e-5)
-        assert model.embeddings.folded is None
+        assert model.embeddings._fold is None
 
     def test_leaves_layers_alone_that_are_not_plain(self):
         model, batch = make(), make_batch()

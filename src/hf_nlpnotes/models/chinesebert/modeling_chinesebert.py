@@ -38,7 +38,8 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_chinesebert import ChineseBertConfig
-from .embeddings_chinesebert import ChineseBertEmbeddings, GlyphEmbedding, GlyphTable
+from .embeddings_chinesebert import GlyphEmbedding, GlyphTable
+from .folding_chinesebert import ChineseBertEmbeddings
 from .pinyin_chinesebert import PinyinTable
 
 
@@ -160,9 +161,10 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
     def fold_embeddings(self, release: bool = False) -> None:
         """Fold character, pinyin and glyph into one table now, so that embedding a token is to add up rows of it.
 
-        A model in eval mode does the same by itself at its first forward without gradients; this call is for compiled
-        and exported models, which take the table as it is, and to free memory. Training and a change of the
-        weights undo it.
+        A model in eval mode does the same by itself, token by token as they come, where no gradients are wanted. This
+        call does it for the whole vocabulary: for compiled and exported models, which take the table as it is, and to
+        free memory. Training and a change of the weights undo it; a compiled graph that does not see the change needs
+        this call again.
 
         Args:
             release: free the bitmaps and the characters' vectors, which the table stands for. The model can then only

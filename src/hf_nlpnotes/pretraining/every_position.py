@@ -134,12 +134,13 @@ class EveryPosition(nn.Module):
         blocked = own | (
             hidden_words[:, :, None] & (words[:, :, None] == words[:, None, :])
         )  # (batch, length, length)
-        q, k, v = (self._split(x) for x in (layer.query(query), layer.key(content), layer.value(content)))
+        q, k, v = (self.split_heads(x) for x in (layer.query(query), layer.key(content), layer.value(content)))
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (batch, heads, length, length)
         weights = scores.masked_fill(blocked[:, None], torch.finfo(scores.dtype).min).softmax(-1).to(v.dtype)
         return self._finish(query, (weights @ v).transpose(1, 2).flatten(2))
 
-    def _split(self, x: torch.Tensor) -> torch.Tensor:
+    def split_heads(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, length, H) → (batch, heads, length, H / heads)."""
         return x.unflatten(-1, (len(self.offsets), -1)).transpose(1, 2)
 
     def _finish(self, query: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:

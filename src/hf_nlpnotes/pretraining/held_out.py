@@ -1,0 +1,99 @@
+"""Accuracy of a masked language model on lines that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .every_position import draw_words, word_ids
+from .packing import TokenStream
+from .vocabulary import is_han
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out lines, one a row, with the tokens that are to be found.
+
+    Attributes:
+        input_ids: (lines, length), unmasked, padded with 0.
+        pinyin_ids: (lines, length), or None.
+        whole_words: (lines, length) bool, the tokens of random words.
+        single: (lines, length) bool, random tokens.
+    """
+
+    input_ids: torch.Tensor
+    pinyin_ids: torch.Tensor | None
+    whole_words: torch.Tensor
+    single: torch.Tensor
+
+
+def held_out_rows(
+    streams: Sequence[TokenStream],
+    length: int,
+    *,
+    cls_token_id: int,
+    sep_token_id: int,
+    share: float = 0.15,
+    seed: int = 0,
+) -> HeldOut:
+    """Rows of one line each, ``[CLS]`` … ``[SEP]``, long lines cut; 15 % of the words and of the tokens to be found.
+
+    Args:
+        streams: `encode_lines([line], …)` of each line.
+    """
+    shape = (len(streams), length)
+    ids, pinyin = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    continues, text = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    for row, stream in enumerate(streams):
+        n = min(len(stream) - 1, length - 2)  # without the stream's own separator
+        ids[row, 0], ids[row, n + 1] = cls_token_id, sep_token_id
+        ids[row, 1 : n + 1] = torch.from_numpy(stream.input_ids[:n].astype(np.int64))
+        continues[row, 1 : n + 1] = torch.from_numpy(stream.continues_word[:n])
+        text[row, 1 : n + 1] = True
+        if stream.pinyin_ids is not None:
+            pinyin[row, 1 : n + 1] = torch.from_numpy(stream.pinyin_ids[:n].astype(np.int64))
+    generator = torch.Generator().manual_seed(seed)
+    single = (torch.rand(shape, generator=generator) < share) & text
+    whole = draw_words(word_ids(continues), share, generator) & text
+    has_pinyin = bool(streams) and streams[0].pinyin_ids is not None
+    return HeldOut(ids, pinyin if has_pinyin else None, whole, single)
+
+
+@torch.no_grad()
+def masked_accuracy(
+    model: Any, rows: HeldOut, vocabulary: Sequence[str], mask_token_id: int, *, batch_size: int = 64
+) -> dict[str, float]:
+    """Percentage of the chosen tokens that the model finds when every one of them is ``[MASK]``, without a reading.
+
+    Args:
+        model: `ChineseBertForMaskedLM`, or a BERT whose trunk is `model.bert` and head `model.cls`.
+        vocabulary: the tokens, to count Han characters also by themselves: punctuation is easy.
+
+    Returns:
+        `whole_words` and `single`; the same with `_han` over Han characters alone, with `_tokens` how many there were.
+    """
+    han = torch.tensor([len(token) == 1 and is_han(token) for token in vocabulary])
+    training = model.training
+    model.eval()
+    result: dict[str, float] = {}
+    for kind in ("whole_words", "single"):
+        chosen, hits, targets = getattr(rows, kind), [], []
+        for at in torch.arange(len(chosen)).split(batch_size):
+            used = int((rows.input_ids[at] != 0).sum(1).max())
+            ids, mask = rows.input_ids[at, :used], chosen[at, :used]
+            inputs = {"input_ids": ids.masked_fill(mask, mask_token_id), "attention_mask": (ids != 0).long()}
+            if rows.pinyin_ids is not None and model.config.model_type == "chinesebert":
+                inputs["pinyin_ids"] = rows.pinyin_ids[at, :used].masked_fill(mask, 0)
+            guess = model.cls(model.bert(**inputs)[0][mask]).argmax(-1)
+            hits.append(guess == ids[mask])
+            targets.append(ids[mask])
+        right, of_han = torch.cat(hits).float(), han[torch.cat(targets)]
+        result[kind] = round(100 * right.mean().item(), 2)
+        result[f"{kind}_han"] = round(100 * right[of_han].mean().item(), 2)
+        result[f"{kind}_tokens"] = len(right)
+    model.train(training)
+    return result

@@ -1,0 +1,198 @@
+"""The card of a pretrained model, written from what was measured: figures, recipe, sources with licences, examples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PROBES = (
+    "今天天气很[MASK]。",
+    "中国的首都是北[MASK]。",
+    "我[MASK]欢看电影。",
+    "他是一名[MASK]生，在医院工作。",
+    "这家酒店的服务[MASK]好，房间很干净。",
+    "国家主席[MASK]近平发表讲话。",
+    "请问去火车[MASK]怎么走？",
+    "北京[MASK]学是一所著名的大学。",
+    "把鸡蛋打散，加入[MASK]糖搅拌均匀。",
+    "人[MASK]智能正在改变世界。",
+)
+"""One hidden character each; the card shows the model's three best, whatever they are."""
+
+_HEADER = """---
+language: zh
+library_name: transformers
+pipeline_tag: fill-mask
+license: other
+license_name: see-sources
+tags: [chinesebert, hf_nlpnotes, pinyin, glyph]
+mask_token: "[MASK]"
+---
+"""
+
+
+@torch.no_grad()
+def fill_masks(
+    model: Any, tokenizer: Any, sentences: Sequence[str], *, best: int = 3
+) -> list[list[tuple[str, float]]]:
+    """The `best` tokens for the first mask of each sentence, with their probabilities."""
+    result = []
+    for sentence in sentences:
+        batch = tokenizer(sentence, return_tensors="pt")
+        at = int((batch["input_ids"][0] == tokenizer.mask_token_id).nonzero()[0])
+        top = model(**batch).logits[0, at].float().softmax(-1).topk(best)
+        tokens = tokenizer.convert_ids_to_tokens(top.indices.tolist())
+        result.append(list(zip(tokens, top.values.tolist(), strict=True)))
+    return result
+
+
+def write_card(
+    folder: str | os.PathLike[str],
+    *,
+    accuracy: Mapping[str, float],
+    history: Mapping[str, Sequence[Mapping[str, Any]]],
+    sources: Sequence[Mapping[str, Any]],
+    options: Mapping[str, str],
+    training_tokens: int,
+    sentences: Sequence[str] = PROBES,
+) -> None:
+    """Write `README.md` into a model's folder, whole or not at all.
+
+    Args:
+        folder: a saved model with its tokenizer; its answers to `sentences` are measured here.
+        accuracy: of `held_out.masked_accuracy`, measured on this folder.
+        history: for each stage its checkpoints (`step`, `minutes`, `loss`, accuracy).
+        sources: entries of the corpus's manifest: `source`, `repo`, `licence`, `topic`, `chars`.
+        options: of the training script.
+        training_tokens: tokens of the text, each epoch.
+    """
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    folder = Path(folder)
+    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    answers = fill_masks(model, tokenizer, sentences)
+    parts = [
+        _HEADER,
+        _introduction(model, folder),
+        _accuracy(accuracy),
+        _probes(sentences, answers),
+        _recipe(history, options, training_tokens),
+        _sources(sources),
+    ]
+    temporary = folder / "README.md.tmp"
+    temporary.write_text("\n".join(parts), encoding="utf-8")
+    os.replace(temporary, folder / "README.md")
+
+
+def _introduction(model: Any, folder: Path) -> str:
+    config = model.config
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
+    return f"""# {folder.name}
+
+A small ChineseBERT (Sun et al. 2021: character, pinyin and glyph fused) that was trained from scratch on a CPU only,
+by `examples/pretrain_chinesebert.py` of `hf_nlpnotes`. It is there to try things out offline, in tests and in first
+experiments. It is not ShannonAI's ChineseBERT and is far below a model of the usual size: for work that
+matters, take one of those.
+
+{config.num_hidden_layers} layers x {config.hidden_size}, {config.num_attention_heads} heads, \
+{config.max_position_embeddings} positions, {config.vocab_size} tokens, {millions:.1f} M parameters; weights in \
+float16, glyphs as bits: {megabytes:.1f} MB.
+
+```python
+import hf_nlpnotes
+from transformers import pipeline
+
+pipeline("fill-mask", model=hf_nlpnotes.EMBEDDED_MODEL)("今天天气很[MASK]。")
+```
+"""
+
+
+def _accuracy(accuracy: Mapping[str, float]) -> str:
+    rows = [
+        f"| {name} | {accuracy[key]:.1f} | {accuracy[f'{key}_han']:.1f} | {accuracy[f'{key}_tokens']:,.0f} |"
+        for name, key in (("tokens of whole words", "whole_words"), ("single tokens", "single"))
+    ]
+    return "\n".join(
+        [
+            "## Accuracy on held-out text",
+            "",
+            "Percent of hidden tokens found. 1 % of the lines of the non-technical sources were held out (by a",
+            "checksum of the line), a sample of them is measured, each line by itself and cut at the model's length.",
+            "15 % of the words (by jieba) or of the tokens are chosen; all become `[MASK]`, without a reading.",
+            "Measured on this folder, loaded in float32.",
+            "",
+            "| | all | Han characters alone | tokens |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _probes(sentences: Sequence[str], answers: Sequence[Sequence[tuple[str, float]]]) -> str:
+    rows = [
+        f"| {sentence} | {'  '.join(f'{token} {probability:.2f}' for token, probability in answer)} |"
+        for sentence, answer in zip(sentences, answers, strict=True)
+    ]
+    head = ["## What it fills in", "", "Not selected by success.", "", "| sentence | three best |", "|---|---|"]
+    return "\n".join([*head, *rows, ""])
+
+
+def _recipe(
+    history: Mapping[str, Sequence[Mapping[str, Any]]], options: Mapping[str, str], training_tokens: int
+) -> str:
+    rows = []
+    for stage, entries in history.items():
+        for entry in entries:
+            cells = [entry.get(key, "") for key in ("step", "minutes", "loss", "whole_words", "single")]
+            rows.append(f"| {stage.upper()} | " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(
+        [
+            "## How it was trained",
+            "",
+            f"Text of {training_tokens:,} tokens, packed without padding. A warm start (token vectors from PPMI and",
+            "SVD, heads at fixed offsets), then stage A (layer 0 and the head predict every position from exact",
+            "shifts), stage B (the same with layer 0's own attention), stage C (masked language modelling of the",
+            "whole model with pinyin and glyphs; whole words and single characters, 90 % of the chosen tokens",
+            "`[MASK]`, 5 % random, 5 % unchanged). Losses of different stages cannot be compared. Held-out accuracy",
+            "in the middle of a stage is over a part of the sample.",
+            "",
+            "| stage | step | minutes | loss | whole words | single |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            "",
+            "Options: " + ", ".join(f"`{name} {value}`" for name, value in sorted(options.items())) + ".",
+            "",
+        ]
+    )
+
+
+def _sources(sources: Sequence[Mapping[str, Any]]) -> str:
+    if not sources:
+        return ""
+    rows = [f"| {s['source']} | {s['repo']} | {s['licence']} | {s['topic']} | {s['chars']:,} |" for s in sources]
+    return "\n".join(
+        [
+            "## Text and licences",
+            "",
+            "Technical sources were thinned out. The licences are those of the sources; several ask for attribution",
+            "and some for sharing alike, which is why this card names them all.",
+            "",
+            "| source | repository | licence | topic | characters |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "## Limits",
+            "",
+            "News of one state broadcaster, government reports and software documentation weigh heavily in this text;",
+            "what the model says of people, states and events repeats it. It knows simplified Chinese, few names and",
+            "no facts to rely on, and texts up to its length.",
+            "",
+        ]
+    )

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._registration import register
+from ._registration import EMBEDDED_MODEL, register
 
 if TYPE_CHECKING:
     from .models.chinesebert import (
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
-
-EMBEDDED_MODEL: str = str(Path(__file__).parent / "assets" / "chinesebert-small")
-"""Folder of the model that comes with the package, for any `from_pretrained`."""
 
 _MODULE_OF = dict.fromkeys(
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 from transformers import (
     AutoConfig,
@@ -14,8 +15,13 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .models.chinesebert import configuration_chinesebert, modeling_chinesebert, tokenization_chinesebert
+from .pipelines import ZeroShotPromptPipeline
+
+EMBEDDED_MODEL: str = str(Path(__file__).parent / "assets" / "chinesebert-small")
+"""Folder of the model that comes with the package, for any `from_pretrained`."""
 
 _CONFIG = configuration_chinesebert.ChineseBertConfig
 
@@ -28,6 +34,9 @@ _MODELS = {
     AutoModelForMultipleChoice: modeling_chinesebert.ChineseBertForMultipleChoice,
 }
 
+# Task -> pipeline and the class of its models. Each runs on the embedded model unless it is given another.
+_PIPELINES = {"zero-shot-prompt": (ZeroShotPromptPipeline, AutoModelForMaskedLM)}
+
 # The layers that LoRA adapts when its config names none, as for BERT.
 _LORA_TARGETS = ["query", "value"]
 
@@ -38,6 +47,19 @@ def register() -> None:
     AutoTokenizer.register(_CONFIG, tokenizer_class=tokenization_chinesebert.ChineseBertTokenizer, exist_ok=True)
     for auto_class, model_class in _MODELS.items():
         auto_class.register(_CONFIG, model_class, exist_ok=True)
+    for task, (pipeline_class, auto_class) in _PIPELINES.items():
+        if PIPELINE_REGISTRY.supported_tasks.get(task, {}).get("impl") is pipeline_class:
+            continue  # registering again would warn
+        PIPELINE_REGISTRY.register_pipeline(
+            task,
+            pipeline_class=pipeline_class,
+            pt_model=(auto_class,),
+            default={"model": (EMBEDDED_MODEL, "main")},
+            type="text",
+        )
+        # With this attribute a saved pipeline is taken for remote code, and is not loaded without trust_remote_code.
+        if hasattr(pipeline_class, "_registered_impl"):
+            del pipeline_class._registered_impl
     if find_spec("peft") is not None:
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 

@@ -43,7 +43,8 @@ import hf_nlpnotes
 after = state()
 hf_nlpnotes.register()
 again = state()
-heavy = sorted({"pypinyin", "jieba", "PIL", "datasets", "pandas", "sklearn", "matplotlib"} & (set(sys.modules) - loaded))
+optional = {"pypinyin", "jieba", "PIL", "datasets", "pandas", "sklearn", "matplotlib"}
+heavy = sorted(optional & (set(sys.modules) - loaded))
 print(json.dumps([before, after, again, heavy]))
 """
 

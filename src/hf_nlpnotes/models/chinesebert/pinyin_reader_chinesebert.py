@@ -1,9 +1,10 @@
 """Reads text in pinyin, exactly as pypinyin 0.55 does and an order of magnitude faster.
 
-pypinyin (since 0.55; before, a phrase within an unfinished longer one was missed) cuts each run of Chinese characters from the left into the longest phrases of its dictionary. A phrase is
+pypinyin cuts each run of Chinese characters from the left into the longest phrases of its dictionary. A phrase is
 read as the dictionary says, every other character takes its first reading. Only the phrases that are read otherwise
 than their characters matter, but the others decide where those may begin. One exception is kept: where the rest of a
-run is the beginning of a phrase and no phrase begins there, all of it is cut into single characters.
+run is the beginning of a phrase and no phrase begins there, all of it is cut into single characters. (Before 0.55
+pypinyin missed a phrase that was the beginning of a longer one left unfinished; that is not imitated.)
 
 `PinyinReader` is a small immutable value that can be hashed and pickled. The dictionaries stand behind it as a trie
 that is built once per process, at the first reading; a change that is made to pypinyin's own dictionaries afterwards

@@ -1,7 +1,7 @@
 """Ready label words for common Chinese topics and opinions.
 
 A small model knows a topic better through eight words than through its name alone: 房产 may hardly occur in its
-pretraining text, 楼盘 and 房价 do. Use them with `verbalizer="ready"` in the pipeline, or take and edit a row.
+pretraining text, 楼盘 and 房价 do. Words of a topic have two characters, so that a text is read once. Use them with `verbalizer="ready"` in the pipeline, or take and edit a row.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _TOPICS = {
     "科技": "科技 手机 电脑 软件 网络 技术 数码 芯片",
     "社会": "社会 男子 女子 警方 事故 村民 民警 案件",
     "时政": "时政 政府 总统 外交 会议 总理 政策 国家",
-    "国际": "国际 外国 美国 总统 外交 联合国 外长 海外",
+    "国际": "国际 外国 美国 总统 外交 外长 海外 各国",
     "军事": "军事 军队 战斗 武器 部队 导弹 海军 战争",
-    "游戏": "游戏 玩家 网游 任务 角色 服务器 技能 副本",
-    "娱乐": "娱乐 明星 电影 演员 歌手 导演 电视剧 演唱会",
-    "汽车": "汽车 轿车 车型 驾驶 发动机 新车 油耗 车主",
+    "游戏": "游戏 玩家 网游 任务 角色 技能 副本 电竞",
+    "娱乐": "娱乐 明星 电影 演员 歌手 导演 影片 演唱",
+    "汽车": "汽车 轿车 车型 驾驶 新车 油耗 车主 汽油",
     "旅游": "旅游 景区 游客 旅行 景点 酒店 风景 度假",
     "美食": "美食 做菜 味道 餐厅 好吃 食材 菜谱 烹饪",
     "健康": "健康 医生 疾病 治疗 医院 患者 身体 症状",
@@ -31,8 +31,8 @@ _TOPICS = {
     "历史": "历史 古代 皇帝 朝代 将军 文物 战国 帝国",
     "天气": "天气 气温 降雨 台风 下雪 晴天 暴雨 气象",
     "时尚": "时尚 服装 搭配 美容 化妆 潮流 模特 发型",
-    "星座": "星座 运势 水瓶座 爱情 性格 白羊座 占卜 生肖",
-    "彩票": "彩票 大奖 号码 开奖 奖金 中奖 彩民 双色球",
+    "星座": "星座 运势 爱情 性格 占卜 生肖 双鱼 白羊",
+    "彩票": "彩票 大奖 号码 开奖 奖金 中奖 彩民 投注",
     "家居": "家居 装修 家具 客厅 卧室 设计 地板 风格",
 }
 

@@ -1,7 +1,8 @@
 """Ready label words for common Chinese topics and opinions.
 
 A small model knows a topic better through eight words than through its name alone: 房产 may hardly occur in its
-pretraining text, 楼盘 and 房价 do. Words of a topic have two characters, so that a text is read once. Use them with `verbalizer="ready"` in the pipeline, or take and edit a row.
+pretraining text, 楼盘 and 房价 do. Words of a topic have two characters, so that a text is read once. Use them with
+`verbalizer="ready"` in the pipeline, or take and edit a row.
 """
 
 from __future__ import annotations

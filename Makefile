@@ -30,10 +30,10 @@ fix: $(VENV)/.installed-dev ## repair what the linter and the formatter can repa
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-dev ## run every benchmark and print the last line of each
+bench: $(VENV)/.installed-dev ## run every benchmark and print the last line of each (real text: HF_NLPNOTES_DATA)
 	@status=0; for script in benchmarks/[!_]*.py; do \
-	    output=$$($(BIN)/python "$$script") || status=1; \
-	    printf '%s\n' "$$output" | tail -n 1; \
+	    output=$$($(BIN)/python "$$script" $(ARGS)) || { status=1; echo "$$script: no result" >&2; }; \
+	    [ -z "$$output" ] || printf '%s\n' "$$output" | tail -n 1; \
 	done; exit $$status
 
 clean: ## remove the environment and what builds and tools leave behind

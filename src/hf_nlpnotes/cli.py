@@ -267,7 +267,7 @@ _DEMO_TASKS = [
     ),
 ]
 
-_DEMO_MASKS = ["今天天气真[MASK]。", "他在银[MASK]工作。", "中国的首都是北[MASK]。"]
+_DEMO_MASKS = ["我很喜[MASK]吃苹果。", "他在银[MASK]工作。", "中国的首都是北[MASK]。"]
 
 
 def _demo(args: argparse.Namespace) -> None:

@@ -157,9 +157,11 @@ class PromptEncoder:
             )
         )
         # A SentencePiece vocabulary holds "<s>" as a piece, which plain text may match.
-        encoded["input_ids"] = [
-            self.tokenizer.unk_token_id if i in self._forbidden else i for i in encoded["input_ids"]
-        ]
+        if not self._forbidden.isdisjoint(encoded["input_ids"]):
+            unknown = self.tokenizer.unk_token_id
+            if unknown is None:
+                raise ValueError(f"{type(self.tokenizer).__name__} reads special tokens in the text {text[:40]!r}.")
+            encoded["input_ids"] = [unknown if i in self._forbidden else i for i in encoded["input_ids"]]
         encoded["attention_mask"] = [1] * len(encoded["input_ids"])
         return encoded
 

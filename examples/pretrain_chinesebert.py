@@ -8,11 +8,11 @@ file its `source` (the file's stem), `topic`, `repo` and `licence`. MODEL become
 with a card. Needs the extras `pretrain` and `glyphs`. Killed and started again, it goes on where it was: all that is
 in the middle lies in the work folder.
 
-1. **Prepare** (minutes): a vocabulary from the text; the text as one stream of tokens with word borders and readings;
-   1 % of the lines held out; bitmaps of the vocabulary.
+1. **Prepare** (minutes): a vocabulary from the text; the text as one stream of tokens with word borders and
+   readings; 1 % of the lines held out; bitmaps of the vocabulary.
 2. **Warm start** (a minute): token vectors from PPMI and SVD, positions and heads that look at one offset each.
-3. **Stage A** (6 % of the time): every position predicted from its eight neighbours, by layer 0 and the head alone.
-4. **Stage B** (16 %): the same with layer 0's own attention.
+3. **Stage A** (a tenth of the time): every position predicted from its eight neighbours, by layer 0 and the head.
+4. **Stage B** (four tenths): the same with layer 0's own attention.
 5. **Stage C** (the rest): the whole model with pinyin and glyphs, masked words and characters.
 
 Matrices are multiplied in bfloat16, which new CPUs do many times faster than float32; with `--float32` they are not.
@@ -66,7 +66,7 @@ logger = logging.getLogger("pretrain")
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 RESERVED = 32  # dimensions that carry the position alone, until stage C
-SHARES = {"a": 0.06, "b": 0.16, "c": 0.78}  # of the training time
+STAGES = ("a", "b", "c")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -76,6 +76,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder of the model")
     parser.add_argument("--work", type=Path, help="folder of caches and checkpoints (default: OUTPUT.work)")
     parser.add_argument("--minutes", type=float, default=60, help="training time, preparations not counted")
+    parser.add_argument("--shares", type=float, nargs=3, default=[0.1, 0.4, 0.5], help="of stages A, B and C")
     parser.add_argument("--processes", type=int, default=2, help="processes of one thread each")
     parser.add_argument(
         "--fonts", nargs="*", default=[], help="three font files (FILE or FILE#FACE); none: blank glyphs"
@@ -90,13 +91,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens a process and step in stage C, half in A, B")
-    parser.add_argument("--rate", type=float, default=5e-4, help="of Muon in stage C")
-    parser.add_argument("--mask-rate", type=float, nargs=2, default=[0.3, 0.2], help="in stage C at its begin and end")
+    parser.add_argument("--tokens", type=int, default=2048, help="tokens a process and step")
+    parser.add_argument("--rate", type=float, default=6e-4, help="learning rate of Muon in stage C")
+    parser.add_argument(
+        "--mask-rate", type=float, nargs=2, default=[0.35, 0.2], help="in stage C at its begin and end"
+    )
     parser.add_argument(
         "--single-share", type=float, default=0.35, help="rows in which characters are masked, not words"
     )
     parser.add_argument("--float32", action="store_true")
+    parser.add_argument("--note", default="", help="a line for the card")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     options.work = options.work or options.output.with_name(options.output.name + ".work")
@@ -168,10 +172,8 @@ def prepare(options: argparse.Namespace) -> None:
     if not (options.work / "tables.npz").exists():
         tokenizer = ChineseBertTokenizer(vocab=str(vocabulary_file))
         tokens = vocabulary_file.read_text(encoding="utf-8").splitlines()
-        fonts = [(file, int(face or 0)) for file, _, face in (font.partition("#") for font in options.fonts)]
-        glyphs = (
-            render_glyphs(tokens, fonts, missing="fallback") if fonts else np.zeros((len(tokens), 3, 24, 24), bool)
-        )
+        blank = np.zeros((len(tokens), 3, 24, 24), bool)
+        glyphs = render_glyphs(tokens, options.fonts, missing="fallback") if options.fonts else blank
         np.savez_compressed(
             options.work / "tables.npz",
             glyphs=glyphs,
@@ -240,8 +242,7 @@ class Stages:
 
     def batches(self, stage: str) -> WindowBatches:
         """Batches of a stage, in an order of its own."""
-        tokens = self.options.tokens if stage == "c" else self.options.tokens // 2
-        rows, processes = max(1, tokens // self.options.length), self.options.processes
+        rows, processes = max(1, self.options.tokens // self.options.length), self.options.processes
         return WindowBatches(
             self.stream, self.options.length, rows, processes, CLS, SEP, self.options.seed + ord(stage)
         )
@@ -250,7 +251,7 @@ class Stages:
         """Train for the stage's share of the time; load its result if it is there already."""
         done = self.options.work / f"{stage}.pt"
         if not done.exists():
-            minutes = self.options.minutes * SHARES[stage]
+            minutes = self.options.minutes * self.options.shares[STAGES.index(stage)]
             budget = TimeBudget(minutes, self.options.work / f"{stage}.part.pt", warmup)
             steps = train_for(
                 budget,
@@ -301,9 +302,9 @@ class Stages:
         carries.append(head.transform.dense.weight)
         taken = {id(p) for p in looks + carries}
         others = [p for p in model.parameters() if id(p) not in taken]
-        groups = [{"params": looks, "lr": 0.3 * options.rate}, {"params": carries, "lr": options.rate}]
+        groups = [{"params": looks, "lr": options.rate / 3}, {"params": carries, "lr": options.rate}]
         muon = torch.optim.Muon(groups, weight_decay=0.01, ns_steps=4, adjust_lr_fn="match_rms_adamw")
-        adam = torch.optim.AdamW(others, lr=0.8 * options.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+        adam = torch.optim.AdamW(others, lr=0.7 * options.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
         readings, batches = model.bert.embeddings.default_pinyin_ids.numpy(), self.batches("c")
 
         def loss_of(step: int, share: float) -> torch.Tensor:
@@ -331,7 +332,7 @@ class Stages:
                     )
                 return F.cross_entropy(head.decoder(hidden).float(), targets)
 
-        self.run("c", model, [muon, adam], loss_of, warmup=150)
+        self.run("c", model, [muon, adam], loss_of, warmup=50)
 
     def generator(self, stage: str, step: int) -> torch.Generator:
         """Random numbers of one step of one process."""
@@ -400,16 +401,19 @@ def publish(options: argparse.Namespace) -> None:
     vocabulary = str(options.work / "vocab.txt")
     ChineseBertTokenizer(vocab=vocabulary, model_max_length=options.length).save_pretrained(options.output)
     saved = ChineseBertForMaskedLM.from_pretrained(options.output, dtype=torch.float32)
-    stages = {stage: torch.load(options.work / f"{stage}.pt", weights_only=True) for stage in SHARES}
-    options.fonts = [read_glyph_font(tuple(f.split("#")) if "#" in f else f).name for f in options.fonts] or ["none"]
+    stages = {stage: torch.load(options.work / f"{stage}.pt", weights_only=True) for stage in STAGES}
+    options.fonts = [read_glyph_font(font).name for font in options.fonts] or ["none"]
     tokens = Path(vocabulary).read_text(encoding="utf-8").splitlines()
     write_card(
         options.output,
         accuracy=masked_accuracy(saved, load_held_out(options), tokens, MASK),
         history={stage: state.get("history", []) for stage, state in stages.items()},
         sources=manifest(options),
-        options={name: str(value) for name, value in vars(options).items() if name not in ("data", "output", "work")},
+        options={
+            name: str(value) for name, value in vars(options).items() if name not in ("data", "output", "work", "note")
+        },
         training_tokens=len(load_stream(options.work)),
+        note=options.note,
     )
 
 

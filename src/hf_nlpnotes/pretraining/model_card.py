@@ -58,6 +58,7 @@ def write_card(
     sources: Sequence[Mapping[str, Any]],
     options: Mapping[str, str],
     training_tokens: int,
+    note: str = "",
     sentences: Sequence[str] = PROBES,
 ) -> None:
     """Write `README.md` into a model's folder, whole or not at all.
@@ -69,6 +70,7 @@ def write_card(
         sources: entries of the corpus's manifest: `source`, `repo`, `licence`, `topic`, `chars`.
         options: of the training script.
         training_tokens: tokens of the text, each epoch.
+        note: a line on what was done otherwise than the options say.
     """
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
@@ -81,7 +83,7 @@ def write_card(
         _introduction(model, folder),
         _accuracy(accuracy),
         _probes(sentences, answers),
-        _recipe(history, options, training_tokens),
+        _recipe(history, options, training_tokens, note),
         _sources(sources),
     ]
     temporary = folder / "README.md.tmp"
@@ -145,7 +147,7 @@ def _probes(sentences: Sequence[str], answers: Sequence[Sequence[tuple[str, floa
 
 
 def _recipe(
-    history: Mapping[str, Sequence[Mapping[str, Any]]], options: Mapping[str, str], training_tokens: int
+    history: Mapping[str, Sequence[Mapping[str, Any]]], options: Mapping[str, str], training_tokens: int, note: str
 ) -> str:
     rows = []
     for stage, entries in history.items():
@@ -169,6 +171,7 @@ def _recipe(
             "",
             "Options: " + ", ".join(f"`{name} {value}`" for name, value in sorted(options.items())) + ".",
             "",
+            *([note, ""] if note else []),
         ]
     )
 

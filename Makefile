@@ -21,10 +21,11 @@ demo: $(VENV)/.installed ## classify Chinese sentences by a prompt and fill mask
 test: $(VENV)/.installed-dev ## run the test suite (ARGS="-k tokenizer" passes options to pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.installed-dev ## lint, formatting and types, nothing is changed
+check: $(VENV)/.installed-dev ## lint, formatting, types and the direction of imports; nothing is changed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_dependency_direction.py
 
 fix: $(VENV)/.installed-dev ## repair what the linter and the formatter can repair
 	$(BIN)/ruff check --fix .

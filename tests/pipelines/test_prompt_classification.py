@@ -417,3 +417,12 @@ def test_the_encoder_runs_once_a_text_and_length(pipe: ZeroShotPromptPipeline) -
         assert sum(rows) == 3 * len(TEXTS)
     finally:
         hook.remove()
+
+
+def test_an_official_chinesebert_is_not_taken_for_a_plain_bert(tiny_chinesebert_folder: Path) -> None:
+    """What AutoModel makes of an official folder: a BERT, with the architecture that the folder names."""
+    tokenizer = BertTokenizer(vocab=str(tiny_chinesebert_folder / "vocab.txt"))
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    config.architectures = ["GlyceBertForMaskedLM"]
+    with pytest.raises(ValueError, match="hf-nlpnotes convert-chinesebert SRC DST"):
+        ZeroShotPromptPipeline(model=BertForMaskedLM(config), tokenizer=tokenizer)

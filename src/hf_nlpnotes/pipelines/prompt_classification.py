@@ -106,6 +106,7 @@ class ZeroShotPromptPipeline(ChunkPipeline):
         self.tokenizer: Any
         if self.tokenizer is None:
             raise ValueError("zero-shot-prompt needs a tokenizer: pass tokenizer=…, or the model as a name or folder.")
+        _refuse_unconverted(self.model)
         self._encoder(self._options)  # a wrong template is told now, not at the first text
         if self._labels(self._options) is not None:
             self._plan(self._options)
@@ -293,6 +294,17 @@ class ZeroShotPromptPipeline(ChunkPipeline):
         # As text-classification does: a single string gives a list even for the single best label.
         single = isinstance(inputs, str) and not answer["zero_shot"] and answer["top_k"] is None
         return [answers] if single else answers
+
+
+def _refuse_unconverted(model: Any) -> None:
+    """Raise where the Auto classes made a plain BERT of an official ChineseBERT, whose folder says it is one."""
+    names = getattr(model.config, "architectures", None) or []
+    if model.config.model_type == "bert" and any(name.startswith("Glyce") for name in names):
+        raise ValueError(
+            f"{model.name_or_path} is a ChineseBERT in the official layout, loaded as a plain BERT without its pinyin and"
+            " glyphs. Convert it: `hf-nlpnotes convert-chinesebert SRC DST`; or load it with ChineseBertForMaskedLM and"
+            " ChineseBertTokenizer and pass model=…, tokenizer=…."
+        )
 
 
 def _answer(

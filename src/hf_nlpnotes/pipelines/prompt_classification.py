@@ -301,9 +301,9 @@ def _refuse_unconverted(model: Any) -> None:
     names = getattr(model.config, "architectures", None) or []
     if model.config.model_type == "bert" and any(name.startswith("Glyce") for name in names):
         raise ValueError(
-            f"{model.name_or_path} is a ChineseBERT in the official layout, loaded as a plain BERT without its pinyin and"
-            " glyphs. Convert it: `hf-nlpnotes convert-chinesebert SRC DST`; or load it with ChineseBertForMaskedLM and"
-            " ChineseBertTokenizer and pass model=…, tokenizer=…."
+            f"{model.name_or_path} is a ChineseBERT in the official layout, loaded as a plain BERT without its pinyin"
+            " and glyphs. Convert it (`hf-nlpnotes convert-chinesebert SRC DST`), or load it with"
+            " ChineseBertForMaskedLM and ChineseBertTokenizer and pass model=…, tokenizer=…."
         )
 
 

@@ -15,6 +15,9 @@ in the middle lies in the work folder.
 4. **Stage B** (four tenths): the same with layer 0's own attention.
 5. **Stage C** (the rest): the whole model with pinyin and glyphs, masked words and characters.
 
+With `--start MODEL` it goes on from a ChineseBERT that is there, on the same text or on that of your own domain: its
+vocabulary, bitmaps and weights, and stage C alone for all of the time.
+
 Matrices are multiplied in bfloat16, which new CPUs do many times faster than float32; with `--float32` they are not.
 The learning rate follows the clock, so the training ends on time on a busy machine, but no two runs are the same.
 """
@@ -74,6 +77,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with *.txt and perhaps manifest.json")
     parser.add_argument("--output", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--start", type=Path, help="folder of a ChineseBERT to go on from, by stage C alone")
     parser.add_argument("--work", type=Path, help="folder of caches and checkpoints (default: OUTPUT.work)")
     parser.add_argument("--minutes", type=float, default=60, help="training time, preparations not counted")
     parser.add_argument("--shares", type=float, nargs=3, default=[0.1, 0.4, 0.5], help="of stages A, B and C")
@@ -103,6 +107,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--note", default="", help="a line for the card")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    if options.start:
+        options.shares = [0.0, 0.0, 1.0]
     options.work = options.work or options.output.with_name(options.output.name + ".work")
     return options
 
@@ -151,9 +157,12 @@ def prepare(options: argparse.Namespace) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     vocabulary_file, held_out_file = options.work / "vocab.txt", options.work / "held_out.txt"
     if not vocabulary_file.exists():
-        vocabulary = build_vocabulary(
-            (line for file in files for line in read_source(file, options)[0]), options.vocab_size
-        )
+        if options.start:
+            tokenizer = ChineseBertTokenizer.from_pretrained(options.start)
+            vocabulary = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        else:
+            lines = (line for file in files for line in read_source(file, options)[0])
+            vocabulary = build_vocabulary(lines, options.vocab_size)
         vocabulary_file.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     options.vocab_size = len(vocabulary_file.read_text(encoding="utf-8").splitlines())  # less, where the text is small
     if not held_out_file.exists():
@@ -169,7 +178,7 @@ def prepare(options: argparse.Namespace) -> None:
         logger.info(
             "%s tokens to train on, %s lines held out", f"{len(stream):,}", sum(len(part[2]) for part in parts)
         )
-    if not (options.work / "tables.npz").exists():
+    if not options.start and not (options.work / "tables.npz").exists():
         tokenizer = ChineseBertTokenizer(vocab=str(vocabulary_file))
         tokens = vocabulary_file.read_text(encoding="utf-8").splitlines()
         blank = np.zeros((len(tokens), 3, 24, 24), bool)
@@ -351,8 +360,11 @@ def sizes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def build_chinesebert(options: argparse.Namespace) -> Any:
-    """A ChineseBERT with its tables, the fusion passing characters on alone."""
+    """The model to go on from; or a ChineseBERT with its tables, the fusion passing characters on alone."""
     torch.manual_seed(options.seed)
+    if options.start:
+        without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        return ChineseBertForMaskedLM.from_pretrained(options.start, dtype=torch.float32, **without)
     tables = np.load(options.work / "tables.npz")
     config = ChineseBertConfig(**sizes(options), glyph_storage="bits", pinyin_table_size=len(tables["pinyin_table"]))
     model = ChineseBertForMaskedLM(config)
@@ -362,17 +374,13 @@ def build_chinesebert(options: argparse.Namespace) -> Any:
     return model
 
 
-def worker(rank: int, options: argparse.Namespace) -> None:
-    """All stages, in one of the processes."""
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stdout)
-    torch.set_num_threads(1)
-    rendezvous = f"file://{(options.work / 'rendezvous').resolve()}"
-    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=options.processes)
-    stages = Stages(options, rank)
+def character_model(stages: Stages) -> Any:
+    """Warm start, stages A and B: a plain BERT."""
+    options = stages.options
     torch.manual_seed(options.seed)
     plain = BertForMaskedLM(BertConfig(**sizes(options)))
     start = options.work / "start.pt"
-    if rank == 0 and not start.exists():
+    if stages.rank == 0 and not start.exists():
         warm_start(plain, np.asarray(stages.stream.input_ids), reserved=RESERVED, seed=options.seed)
         save_whole(start, {"model": plain.state_dict()})
     distributed.barrier()
@@ -381,8 +389,19 @@ def worker(rank: int, options: argparse.Namespace) -> None:
     sharpen_heads(plain, stages.batches("b").batch(0, 0)["input_ids"], MASK)
     free_heads(plain, heads=(6, 7), seed=options.seed)
     stages.every_position("b", plain)
+    return plain
+
+
+def worker(rank: int, options: argparse.Namespace) -> None:
+    """All stages, in one of the processes."""
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stdout)
+    torch.set_num_threads(1)
+    rendezvous = f"file://{(options.work / 'rendezvous').resolve()}"
+    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=options.processes)
+    stages = Stages(options, rank)
     model = build_chinesebert(options)
-    model.load_state_dict(plain.state_dict(), strict=False)
+    if not options.start:
+        model.load_state_dict(character_model(stages).state_dict(), strict=False)
     model.set_attn_implementation("packed")
     stages.masked(model)
     distributed.destroy_process_group()
@@ -401,7 +420,8 @@ def publish(options: argparse.Namespace) -> None:
     vocabulary = str(options.work / "vocab.txt")
     ChineseBertTokenizer(vocab=vocabulary, model_max_length=options.length).save_pretrained(options.output)
     saved = ChineseBertForMaskedLM.from_pretrained(options.output, dtype=torch.float32)
-    stages = {stage: torch.load(options.work / f"{stage}.pt", weights_only=True) for stage in STAGES}
+    run = [stage for stage in STAGES if options.shares[STAGES.index(stage)]]
+    stages = {stage: torch.load(options.work / f"{stage}.pt", weights_only=True) for stage in run}
     options.fonts = [read_glyph_font(font).name for font in options.fonts] or ["none"]
     tokens = Path(vocabulary).read_text(encoding="utf-8").splitlines()
     write_card(

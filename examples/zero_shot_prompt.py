@@ -3,9 +3,16 @@
     python examples/zero_shot_prompt.py
     python examples/zero_shot_prompt.py --data DIR
 
-The first prints a label for each of a few titles. The second reads DIR/thucnews10/dev.txt and
-DIR/fewclue/eprstmt/test_public.json and prints accuracies, one row a data set, one column a calibration, beside that
-of the most frequent label.
+The first prints a label for each of a few titles:
+
+    体育 0.37  国足主场逼平对手，保住出线希望
+
+The second reads DIR/thucnews10/dev.txt and DIR/fewclue/eprstmt/test_public.json and prints accuracies, one row a data
+set, one column a calibration, beside that of the most frequent label. With the embedded model of version 0.1:
+
+    texts                   majority        none  contextual      domain       batch
+    thucnews10  10 labels      0.113       0.321       0.435       0.415       0.459
+    eprstmt  2 labels          0.500       0.566       0.687       0.597       0.698
 """
 
 import json

@@ -417,9 +417,11 @@ def publish(options: argparse.Namespace) -> None:
     # Fine-tuning on little data wants the usual dropout; pretraining went without.
     model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.1
     model.half().save_pretrained(options.output)
+    model.config.dtype = torch.float32  # what it is loaded in unless told otherwise; float16 is for the file
+    model.config.save_pretrained(options.output)
     vocabulary = str(options.work / "vocab.txt")
     ChineseBertTokenizer(vocab=vocabulary, model_max_length=options.length).save_pretrained(options.output)
-    saved = ChineseBertForMaskedLM.from_pretrained(options.output, dtype=torch.float32)
+    saved = ChineseBertForMaskedLM.from_pretrained(options.output)
     run = [stage for stage in STAGES if options.shares[STAGES.index(stage)]]
     stages = {stage: torch.load(options.work / f"{stage}.pt", weights_only=True) for stage in run}
     options.fonts = [read_glyph_font(font).name for font in options.fonts] or ["none"]

@@ -149,6 +149,12 @@ def _probes(sentences: Sequence[str], answers: Sequence[Sequence[tuple[str, floa
 def _recipe(
     history: Mapping[str, Sequence[Mapping[str, Any]]], options: Mapping[str, str], training_tokens: int, note: str
 ) -> str:
+    begin = (
+        "A warm start (token vectors from PPMI and SVD, heads at fixed offsets), then stage A (layer 0 and the head\n"
+        "predict every position from exact shifts), stage B (the same with layer 0's own attention),"
+    )
+    if set(history) == {"c"}:
+        begin = "It went on from a model that was there, by"
     rows = []
     for stage, entries in history.items():
         for entry in entries:
@@ -158,10 +164,8 @@ def _recipe(
         [
             "## How it was trained",
             "",
-            f"Text of {training_tokens:,} tokens, packed without padding. A warm start (token vectors from PPMI and",
-            "SVD, heads at fixed offsets), then stage A (layer 0 and the head predict every position from exact",
-            "shifts), stage B (the same with layer 0's own attention), stage C (masked language modelling of the",
-            "whole model with pinyin and glyphs; whole words and single characters, 90 % of the chosen tokens",
+            f"Text of {training_tokens:,} tokens, packed without padding. {begin} stage C (masked language modelling",
+            "of the whole model with pinyin and glyphs; whole words and single characters, 90 % of the chosen tokens",
             "`[MASK]`, 5 % random, 5 % unchanged). Losses of different stages cannot be compared. Held-out accuracy",
             "in the middle of a stage is over a part of the sample.",
             "",

@@ -147,6 +147,10 @@ class TestCallForms:
         check(tokenizer, stock, first, second, **options)
         check(tokenizer, stock, first[0], second[0], **options)
 
+    def test_an_empty_text_without_special_tokens(self, tokenizer) -> None:
+        assert tokenizer("", add_special_tokens=False)["pinyin_ids"] == []
+        assert tokenizer([""], add_special_tokens=False)["pinyin_ids"] == [[]]
+
     def test_truncation_side_left(self, tokenizer, stock) -> None:
         tokenizer, stock = copy.deepcopy(tokenizer), copy.deepcopy(stock)
         tokenizer.truncation_side = stock.truncation_side = "left"

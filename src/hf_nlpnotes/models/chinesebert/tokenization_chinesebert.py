@@ -232,7 +232,8 @@ class ChineseBertTokenizer(BertTokenizer):
         if return_tensors is not None:
             output.update(BatchEncoding({"pinyin_ids": pinyin_ids}, tensor_type=return_tensors))
         else:
-            batched = not output["input_ids"] or isinstance(output["input_ids"][0], list)
+            # An empty text and an empty batch look alike; the latter has no row.
+            batched = not pinyin_ids or (bool(output["input_ids"]) and isinstance(output["input_ids"][0], list))
             output["pinyin_ids"] = pinyin_ids if batched else pinyin_ids[0]
 
     def _pad(  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""torch.compile, torch.export and ONNX: the compiled, exported and saved models answer as the eager one."""
+"""torch.compile, torch.export, ONNX and flex attention: each answers as the eager model does."""
 
 import numpy as np
 import pytest
@@ -95,6 +95,17 @@ def test_compile_to_machine_code(tiny_chinesebert_folder):
     with torch.no_grad():
         expected = model.bert(**inputs).last_hidden_state
         torch.testing.assert_close(compiled(**inputs).last_hidden_state, expected, rtol=0, atol=1e-5)
+
+
+def test_flex_attention(tiny_chinesebert_folder):
+    model = ChineseBertForMaskedLM.from_pretrained(tiny_chinesebert_folder, attn_implementation="eager")
+    inputs = make_inputs(model.config, 3, 9)
+    expected = eager(model, inputs)
+    model.set_attn_implementation("flex_attention")
+    with torch.no_grad():
+        got = model(**inputs).logits
+    real = inputs["attention_mask"].bool()
+    torch.testing.assert_close(got[real], expected[real], rtol=0, atol=1e-5)
 
 
 def test_export_with_dynamic_shapes(model, state):

@@ -172,6 +172,9 @@ class DataCollatorForChineseBertMaskedLM:
             raise ValueError("the tokenizer has no mask token: expected a tokenizer of a masked language model")
         special = set(self.tokenizer.all_special_ids)
         self._special = np.array(sorted(special), dtype=np.int64)
+        # Asked for once: the tokenizer looks every token of the vocabulary up.
+        readings = getattr(self.tokenizer, "default_pinyin_ids", None)
+        self._readings = None if readings is None else np.asarray(readings)
         self._ordinary = np.array([i for i in range(len(self.tokenizer)) if i not in special], dtype=np.int64)
 
     def set_epoch(self, epoch: int) -> None:
@@ -211,7 +214,7 @@ class DataCollatorForChineseBertMaskedLM:
             uniform[1],
             random_ids,
             mask_token_id=self.tokenizer.mask_token_id,
-            default_pinyin_ids=None if pinyin is None else np.asarray(self.tokenizer.default_pinyin_ids),
+            default_pinyin_ids=self._readings,
             mask_share=self.mask_share,
             random_share=self.random_share,
         )

@@ -61,6 +61,8 @@ class ChineseBertEmbeddings(FusedEmbeddings):
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As of [`FusedEmbeddings`]."""
+        if self.folded is not None or self._fold is not None:
+            self._drop_in_training()
         if input_ids is not None and inputs_embeds is None:
             self._check_length(input_ids.shape[1], position_ids)
             pinyin_ids = self._checked_pinyin(input_ids, pinyin_ids)
@@ -141,6 +143,11 @@ class ChineseBertEmbeddings(FusedEmbeddings):
             fold = self._begin()
         self._compute(fold, input_ids)
         return fold.table
+
+    def _drop_in_training(self) -> None:
+        # Some optimizers change weights without a trace, but none without a forward pass that wants gradients.
+        if not self.released and not torch.compiler.is_compiling() and not self._may_fold():
+            self.unfold()
 
     def _may_fold(self) -> bool:
         """Whether the folded table may stand in: not where the weights behind it are to get gradients."""
@@ -247,7 +254,7 @@ class ChineseBertEmbeddings(FusedEmbeddings):
 
     def _state_of_sources(self) -> tuple[object, ...]:
         # torch counts the in-place changes of each tensor. A new tensor has a new address, dtype or device.
-        return tuple((source.data_ptr(), source._version, source.dtype, source.device) for source in self._sources())
+        return tuple((s.data_ptr(), s._version, s.dtype, s.device, _sample(s)) for s in self._sources())
 
     def train(self, mode: bool = True) -> ChineseBertEmbeddings:
         """Set the mode; training undoes the folding."""
@@ -269,6 +276,13 @@ def _runs_on_cpu(tensor: torch.Tensor) -> bool:
 
 def _within(ids: torch.Tensor, limit: int) -> bool:
     return ids.numel() == 0 or (int(ids.min()) >= 0 and int(ids.max()) < limit)
+
+
+def _sample(tensor: torch.Tensor) -> tuple[float, ...] | None:
+    """A few values: fused optimizers and writes through `.data` are not counted. On a CPU, where reading is free."""
+    if tensor.device.type != "cpu":
+        return None
+    return tuple(tensor.detach().reshape(-1)[:: max(1, tensor.numel() // 4)].tolist())
 
 
 def _refuse_to_save(*_: object) -> None:

@@ -163,8 +163,8 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
 
         A model in eval mode does the same by itself, token by token as they come, where no gradients are wanted. This
         call does it for the whole vocabulary: for compiled and exported models, which take the table as it is, and to
-        free memory. Training and a change of the weights undo it; a compiled graph that does not see the change needs
-        this call again.
+        free memory. Training and a change of the weights undo it. Two changes cannot be seen: of a few rows through
+        `.data`, and any that comes between two runs of a compiled graph; call [`unfold_embeddings`] after them.
 
         Args:
             release: free the bitmaps and the characters' vectors, which the table stands for. The model can then only

@@ -38,7 +38,7 @@ class Ratio:
         return self.value <= self.goal if self.at_most else self.value >= self.goal
 
     def __str__(self) -> str:
-        return f"{self.name} ratio {self.value:.3g} goal {self.goal:g} {'ok' if self.reached else 'short'}"
+        return f"{self.name} ratio {self.value:.4g} goal {self.goal:g} {'ok' if self.reached else 'short'}"
 
 
 def cpu_seconds(work: Callable[[], object], *, collect: bool = True) -> float:

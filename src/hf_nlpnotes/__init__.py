@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULE_OF = dict.fromkeys(
-    [
-        "ChineseBertConfig",
-        "ChineseBertForMaskedLM",
-        "ChineseBertForMultipleChoice",
-        "ChineseBertForQuestionAnswering",
-        "ChineseBertForSequenceClassification",
-        "ChineseBertForTokenClassification",
-        "ChineseBertModel",
-        "ChineseBertTokenizer",
-    ],
-    "hf_nlpnotes.models.chinesebert",
-)
-
 __all__ = [
     "EMBEDDED_MODEL",
     "ChineseBertConfig",
@@ -51,6 +37,9 @@ __all__ = [
     "__version__",
     "register",
 ]
+
+
+_MODULE_OF = {name: "hf_nlpnotes.models.chinesebert" for name in __all__ if name.startswith("ChineseBert")}
 
 
 def __getattr__(name: str) -> Any:

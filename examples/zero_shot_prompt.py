@@ -11,8 +11,8 @@ The second reads DIR/thucnews10/dev.txt and DIR/fewclue/eprstmt/test_public.json
 set, one column a calibration, beside that of the most frequent label. With the embedded model of version 0.1:
 
     texts                   majority        none  contextual      domain       batch
-    thucnews10  10 labels      0.113       0.321       0.435       0.415       0.459
-    eprstmt  2 labels          0.500       0.566       0.687       0.597       0.698
+    thucnews10  10 labels      0.113       0.322       0.435       0.415       0.460
+    eprstmt  2 labels          0.500       0.566       0.689       0.597       0.698
 """
 
 import json

@@ -1,4 +1,10 @@
-"""Accuracy of a masked language model on lines that it was not trained on."""
+"""Accuracy of a masked language model on lines that it was not trained on.
+
+Three questions about the same lines. `whole_words`: random words are hidden whole. `single`: one random token of each
+of those words is hidden, and the rest of the word is seen. `scattered`: as many random tokens as in `whole_words` are
+hidden one by one, whatever their words, so that a word may lose several. The first asks for words, the others for
+characters; `single` is the easiest, since a word never loses more than one token and fewer are hidden in all.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +27,32 @@ class HeldOut:
     Attributes:
         input_ids: (lines, length), unmasked, padded with 0.
         pinyin_ids: (lines, length), or None.
-        whole_words: (lines, length) bool, the tokens of random words.
-        single: (lines, length) bool, random tokens.
+        whole_words: (lines, length) bool, all tokens of random words.
+        single: (lines, length) bool, one random token of each of those words.
+        scattered: (lines, length) bool, random tokens, or None where they are not to be asked for.
     """
 
     input_ids: torch.Tensor
     pinyin_ids: torch.Tensor | None
     whole_words: torch.Tensor
     single: torch.Tensor
+    scattered: torch.Tensor | None = None
+
+
+def one_of_each_word(chosen: torch.Tensor, words: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One random token of each word that has chosen tokens, each of those with the same probability.
+
+    Args:
+        chosen: (batch, length) bool.
+        words: (batch, length) int64, the number of each token's word in its row, from 0 to length − 1.
+
+    Returns:
+        (batch, length) bool, a subset of `chosen`.
+    """
+    # float64: among 2⁵³ numbers two tokens of a word do not draw the same one.
+    lots = torch.rand(chosen.shape, generator=generator, dtype=torch.float64).masked_fill(~chosen, -1)
+    highest = torch.full_like(lots, -1).scatter_reduce(1, words, lots, "amax")  # (batch, words)
+    return chosen & (lots == highest.gather(1, words))
 
 
 def held_out_rows(
@@ -44,7 +68,16 @@ def held_out_rows(
 
     Args:
         streams: `encode_lines([line], …)` of each line.
+        length: tokens a row, ``[CLS]`` and ``[SEP]`` among them.
+        share: of the words (`whole_words`, `single`) and of the tokens (`scattered`).
+
+    Raises:
+        ValueError: `length` leaves no room for a token, or `share` is not a probability above 0.
     """
+    if length < 3:
+        raise ValueError(f"length={length}: expected at least 3, for [CLS], one token and [SEP]")
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share}: expected more than 0 and at most 1")
     shape = (len(streams), length)
     ids, pinyin = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
     continues, text = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
@@ -57,10 +90,12 @@ def held_out_rows(
         if stream.pinyin_ids is not None:
             pinyin[row, 1 : n + 1] = torch.from_numpy(stream.pinyin_ids[:n].astype(np.int64))
     generator = torch.Generator().manual_seed(seed)
-    single = (torch.rand(shape, generator=generator) < share) & text
-    whole = draw_words(word_ids(continues), share, generator) & text
+    scattered = (torch.rand(shape, generator=generator) < share) & text
+    words = word_ids(continues)
+    whole = draw_words(words, share, generator) & text
+    single = one_of_each_word(whole, words, generator)
     has_pinyin = bool(streams) and streams[0].pinyin_ids is not None
-    return HeldOut(ids, pinyin if has_pinyin else None, whole, single)
+    return HeldOut(ids, pinyin if has_pinyin else None, whole, single, scattered)
 
 
 @torch.no_grad()
@@ -74,15 +109,19 @@ def masked_accuracy(
         vocabulary: the tokens, to count Han characters also by themselves: punctuation is easy.
 
     Returns:
-        `whole_words` and `single`; the same with `_han` over Han characters alone, with `_tokens` how many there were.
+        `whole_words`, `single` and, unless the rows have none, `scattered`; each also with `_han`, over Han characters
+        alone, and `_tokens`, how many tokens there were. NaN where there was nothing to find.
     """
     han = torch.tensor([len(token) == 1 and is_han(token) for token in vocabulary])
     training = model.training
     model.eval()
     result: dict[str, float] = {}
-    for kind in ("whole_words", "single"):
-        chosen, hits, targets = getattr(rows, kind), [], []
-        for at in torch.arange(len(chosen)).split(batch_size):
+    for kind in ("whole_words", "single", "scattered"):
+        chosen = getattr(rows, kind)
+        if chosen is None:
+            continue
+        hits, targets = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0, dtype=torch.int64)]
+        for at in torch.arange(len(chosen)).split(batch_size) if len(chosen) else ():
             used = int((rows.input_ids[at] != 0).sum(1).max())
             ids, mask = rows.input_ids[at, :used], chosen[at, :used]
             inputs = {"input_ids": ids.masked_fill(mask, mask_token_id), "attention_mask": (ids != 0).long()}

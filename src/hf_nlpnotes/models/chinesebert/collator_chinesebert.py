@@ -1,27 +1,65 @@
 """Masking for masked language modelling with pinyin: whole words or single characters, without a leak.
 
 ChineseBERT is pretrained with whole-word masking 90 % and character masking 10 % of the time (Sun et al. 2021,
-section 4.2), on 15 % of the tokens, of which 80 % become ``[MASK]``, 10 % a random token and 10 % stay (BERT). The
+section 4.2), on 15 % of the tokens, of which 80 % become ``[MASK]``, 10 % a random token and 10 % stay (BERT). (The
+paper's 0.9 and 0.1 for packed inputs and single sentences are another matter: that is how the rows were made.) The
 reading of a hidden character nearly names it, and so does the reading that a random token would inherit: the first is
-blanked, the second is replaced by the random token's own.
+blanked, the second is replaced by the random token's own. Tokens that are seen keep the readings that the whole text
+gave them, as in the paper: a reading that a hidden neighbour decided stays.
 
-The functions are pure: randomness comes in as numbers from 0 to 1. The collator draws them for each example from a
-seed of the example's own, so that batch size, workers, processes and resuming change nothing.
+The functions are pure: randomness comes in as numbers from 0 to 1. The collator takes them from a generator without a
+state: each number is a function of seed, epoch, the example's own seed and the token's place. So batch size, order,
+workers, processes and resuming change nothing.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 Segmenter = Callable[[str], Iterable[str]]
+_UINT64 = (1 << 64) - 1
 IGNORED = -100  # label of a token that is not predicted, as torch and transformers have it
 NO_WORD = -1  # word id of a token that is never masked: special tokens and padding
+
+
+def random_bits(key: np.ndarray, counter: np.ndarray) -> np.ndarray:
+    """Output number `counter` of the generator SplitMix64 begun at `key` (Steele, Lea and Flood 2014, figure 16).
+
+    Args:
+        key: uint64, of a shape that broadcasts with `counter`'s; not both scalars.
+        counter: integers from 0.
+
+    Returns:
+        uint64 of the broadcast shape, all 64 bits random.
+    """
+    z = key + (counter.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def row_keys(seed: int, epoch: int, mask_seeds: Sequence[int]) -> np.ndarray:
+    """(rows,) uint64: where each row's random numbers begin, scattered over all 2⁶⁴ places.
+
+    Args:
+        seed: any integer, as `epoch` and the rows' own `mask_seeds`; they are taken modulo 2⁶⁴.
+    """
+    key, first = np.zeros(1, dtype=np.uint64), np.zeros(1, dtype=np.uint64)
+    for numbers in ([seed], [epoch], mask_seeds):
+        part = np.fromiter((int(number) & _UINT64 for number in numbers), dtype=np.uint64, count=len(numbers))
+        key = random_bits(key ^ part, first)
+    return key
+
+
+def uniform_numbers(key: np.ndarray, counter: np.ndarray) -> np.ndarray:
+    """Random numbers from [0, 1), multiples of 2⁻⁵³; arguments as of `random_bits`."""
+    return (random_bits(key, counter) >> np.uint64(11)) * 2.0**-53
 
 
 def choose_words(word_ids: np.ndarray, uniform: np.ndarray, probability: float) -> np.ndarray:
@@ -52,6 +90,20 @@ def choose_words(word_ids: np.ndarray, uniform: np.ndarray, probability: float) 
 def characters_as_words(word_ids: np.ndarray) -> np.ndarray:
     """Word ids (batch, length) in which every maskable token is a word of its own: for character masking."""
     return np.where(word_ids != NO_WORD, np.arange(word_ids.shape[1]), NO_WORD)
+
+
+def number_words(word_ids: np.ndarray) -> np.ndarray:
+    """Number the words of each row 0, 1, 2, …: a word is a run of tokens with the same number, whatever it is.
+
+    Args:
+        word_ids: (batch, length) integers, below 0 for tokens without a word.
+
+    Returns:
+        (batch, length), `NO_WORD` for tokens without a word.
+    """
+    before = np.concatenate([np.full((len(word_ids), 1), NO_WORD, word_ids.dtype), word_ids[:, :-1]], axis=1)
+    starts = (word_ids >= 0) & (word_ids != before)
+    return np.where(word_ids >= 0, starts.cumsum(1) - 1, NO_WORD)
 
 
 def replace_tokens(
@@ -129,16 +181,21 @@ def words_of_tokens(tokens: Sequence[str], special: Sequence[bool], cut: Segment
 class DataCollatorForChineseBertMaskedLM:
     """Pad examples and mask them, for ChineseBERT and for plain BERT models (those without `pinyin_ids`).
 
-    Example keys beside the tokenizer's, both optional and left out of the batch: `word_ids`, a number a token (the
-    same for tokens of one word, -1 or None for special tokens), and `mask_seed`, an integer.
+    Example keys beside the tokenizer's, all optional and left out of the batch:
+
+    - `word_ids`, a number a token; neighbours with the same number are a word, special tokens have -1 or None;
+    - `mask_seed`, an integer of the example's own;
+    - `special_tokens_mask`, 1 for tokens that are never masked.
+
+    The `Trainer` drops the first two before they get here, unless it is told `remove_unused_columns=False`. Values may
+    be lists, arrays or tensors. Finding words with a segmenter is much slower than bringing them.
 
     Args:
         tokenizer: has `mask_token_id`, `pad`, and for examples with `pinyin_ids` also `default_pinyin_ids`.
         mlm_probability: share of the tokens to predict.
-        whole_word_share: share of the examples in which whole words are masked; in the others single characters. The
-            paper's packed inputs have 0.9, its single sentences 0.1.
+        whole_word_share: share of the examples in which whole words are masked; in the others single characters.
         mask_share: share of the chosen tokens that become ``[MASK]``.
-        random_share: share of the chosen tokens that become a random token; the rest stays.
+        random_share: share of the chosen tokens that become a random token, any but the special ones; the rest stays.
         segmenter: how to find words where examples bring no `word_ids`: a function from text to words, ``"jieba"``, or
             None: every Han character is a word, word pieces are joined.
         seed: together with `epoch` and the example's `mask_seed` (else a checksum of its tokens) fixes its masks.
@@ -156,7 +213,6 @@ class DataCollatorForChineseBertMaskedLM:
     segmenter: Segmenter | Literal["jieba"] | None = None
     seed: int = 0
     pad_to_multiple_of: int | None = None
-    epoch: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.mlm_probability < 1:
@@ -170,6 +226,8 @@ class DataCollatorForChineseBertMaskedLM:
             )
         if self.tokenizer.mask_token_id is None:
             raise ValueError("the tokenizer has no mask token: expected a tokenizer of a masked language model")
+        # In shared memory, because a worker that outlives an epoch got its copy of the collator when it began.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         special = set(self.tokenizer.all_special_ids)
         self._special = np.array(sorted(special), dtype=np.int64)
         # Asked for once: the tokenizer looks every token of the vocabulary up.
@@ -177,42 +235,47 @@ class DataCollatorForChineseBertMaskedLM:
         self._readings = None if readings is None else np.asarray(readings)
         self._ordinary = np.array([i for i in range(len(self.tokenizer)) if i not in special], dtype=np.int64)
 
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch, 0 until `set_epoch`; workers see it too."""
+        return int(self._epoch)
+
     def set_epoch(self, epoch: int) -> None:
-        """Draw other masks for the same examples; call it when an epoch begins."""
-        self.epoch = epoch
+        """Draw other masks for the same examples; call it before an epoch's batches are asked for.
+
+        In the `Trainer` the callback `hf_nlpnotes.pretraining.masking_epoch.MaskingEpoch` does it.
+        """
+        self._epoch.fill_(epoch)
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Batch of `input_ids`, `pinyin_ids` where the examples have them, `labels`, and what the tokenizer pads."""
         examples = [dict(feature) for feature in features]
         words = [self._word_ids(example) for example in examples]
-        randoms = [self._random_numbers(example) for example in examples]
+        key = row_keys(self.seed, self.epoch, [self._mask_seed(example) for example in examples])[:, None]
         for example in examples:
             example.pop("labels", None)
-        batch = self.tokenizer.pad(examples, return_tensors="np", pad_to_multiple_of=self.pad_to_multiple_of)
-        ids = batch["input_ids"].astype(np.int64)
+        batch = self._pad(examples)
+        ids = batch["input_ids"]
+        lengths = np.array([len(own) for own in words])
+        left = self.tokenizer.padding_side == "left"
+        first = (ids.shape[1] - lengths if left else np.zeros_like(lengths))[:, None]  # (batch, 1)
+        place = np.arange(ids.shape[1]) - first  # of each token in its own row, wherever padding puts that
         word_ids = np.full(ids.shape, NO_WORD, dtype=np.int64)
-        uniform = np.zeros((3, *ids.shape))
-        whole = np.zeros((len(ids), 1), dtype=bool)
-        for row, (example, own, (coin, drawn)) in enumerate(zip(examples, words, randoms, strict=True)):
-            length = len(example["input_ids"])
-            at = slice(ids.shape[1] - length, None) if self.tokenizer.padding_side == "left" else slice(0, length)
-            word_ids[row, at] = own
-            # Word w of a row is decided by the number at index w, wherever padding puts the row.
-            uniform[0, row, :length] = drawn[0]
-            uniform[1:, row, at] = drawn[1:]
-            whole[row] = coin < self.whole_word_share
-        # Characters are numbered within the row's own tokens, or padding on the left would change the draw.
-        first = (word_ids != NO_WORD).argmax(1)[:, None]
-        single = np.where(word_ids != NO_WORD, np.arange(ids.shape[1]) - first, NO_WORD)
-        chosen = choose_words(np.where(whole, word_ids, single), uniform[0], self.mlm_probability)
-        random_ids = self._ordinary[(uniform[2] * len(self._ordinary)).astype(np.int64)]
-        pinyin = batch.get("pinyin_ids")
+        word_ids[(place >= 0) & (place < lengths[:, None])] = np.concatenate(words)
+        word_ids = number_words(word_ids)
+        text = (word_ids != NO_WORD) & ~np.isin(ids, self._special)
+
+        # Four numbers a place: for the word of that number, what to put there, which random token, kind of masking.
+        whole = uniform_numbers(key, np.array([3])) < self.whole_word_share
+        units = np.where(text, np.where(whole, word_ids, place), NO_WORD)
+        chosen = choose_words(units, uniform_numbers(key, 4 * np.arange(ids.shape[1])), self.mlm_probability)
+        random = uniform_numbers(key, 4 * place + 2)
         new_ids, new_pinyin, labels = replace_tokens(
             ids,
-            pinyin,
+            batch.get("pinyin_ids"),
             chosen,
-            uniform[1],
-            random_ids,
+            uniform_numbers(key, 4 * place + 1),
+            self._ordinary[(random * len(self._ordinary)).astype(np.int64)],
             mask_token_id=self.tokenizer.mask_token_id,
             default_pinyin_ids=self._readings,
             mask_share=self.mask_share,
@@ -221,31 +284,49 @@ class DataCollatorForChineseBertMaskedLM:
         arrays = {**batch, "input_ids": new_ids, "labels": labels}
         if new_pinyin is not None:
             arrays["pinyin_ids"] = new_pinyin
-        return {name: torch.as_tensor(np.asarray(values, dtype=np.int64)) for name, values in arrays.items()}
+        return {name: torch.from_numpy(values.astype(np.int64, copy=False)) for name, values in arrays.items()}
+
+    def _pad(self, examples: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Arrays (batch, length) of the examples' values."""
+        for name, value in examples[0].items():
+            if np.asarray(value).dtype.kind not in "iub":
+                raise ValueError(f"{name}: expected integers, got {value!r}: leave this column out of the examples")
+        lengths = {len(example["input_ids"]) for example in examples}
+        if len(lengths) > 1 or lengths.pop() % (self.pad_to_multiple_of or 1):
+            multiple = self.pad_to_multiple_of
+            padded = self.tokenizer.pad(examples, return_tensors="np", pad_to_multiple_of=multiple)
+            return {name: np.asarray(values) for name, values in padded.items()}
+        # Packed rows: the tokenizer would take most of the collator's time to find nothing to pad.
+        batch = {name: np.array([example[name] for example in examples]) for name in examples[0]}
+        if "attention_mask" in self.tokenizer.model_input_names:
+            batch.setdefault("attention_mask", np.ones_like(batch["input_ids"]))
+        return batch
 
     def _word_ids(self, example: dict[str, Any]) -> np.ndarray:
-        """(length,) word ids of an example, numbered from 0; takes `word_ids` out of it."""
-        ids = np.asarray(example["input_ids"])
-        special = np.isin(ids, self._special)
-        brought = example.pop("word_ids", None)
+        """(length,) word ids of an example; takes `word_ids` and `special_tokens_mask` out of it."""
+        brought, never = example.pop("word_ids", None), example.pop("special_tokens_mask", None)
         if brought is None:
+            ids = np.asarray(example["input_ids"])
             tokens = self.tokenizer.convert_ids_to_tokens(ids.tolist())
-            return np.array(words_of_tokens(tokens, special.tolist(), self._cut()), dtype=np.int64)
-        if len(brought) != len(ids):
-            raise ValueError(f"word_ids has {len(brought)} entries for {len(ids)} tokens: expected one a token")
-        words = np.array([NO_WORD if word is None else word for word in brought], dtype=np.int64)
-        text = ~special & (words >= 0)
-        numbers = np.full(len(ids), NO_WORD, dtype=np.int64)
-        numbers[text] = np.unique(words[text], return_inverse=True)[1]
-        return numbers
+            words = np.array(
+                words_of_tokens(tokens, np.isin(ids, self._special).tolist(), self._cut()), dtype=np.int64
+            )
+        else:
+            words = np.asarray(brought)
+            if words.dtype.kind not in "iu":  # with None, or what arrays have in its stead: NaN
+                none = [word is None or word != word for word in brought]  # noqa: PLR0124
+                words = np.array([NO_WORD if no else int(w) for w, no in zip(brought, none, strict=True)], np.int64)
+        if len(words) != len(example["input_ids"]):
+            expected = len(example["input_ids"])
+            raise ValueError(f"word_ids has {len(words)} entries for {expected} tokens: expected one a token")
+        return words if never is None else np.where(np.asarray(never, dtype=bool), NO_WORD, words)
 
-    def _random_numbers(self, example: dict[str, Any]) -> tuple[float, np.ndarray]:
-        """One number for the kind of masking and (3, length) for the tokens; takes `mask_seed` out of the example."""
-        ids = np.asarray(example["input_ids"], dtype=np.int64)
+    def _mask_seed(self, example: dict[str, Any]) -> int:
+        """Seed of an example's own; takes `mask_seed` out of it."""
         own = example.pop("mask_seed", None)
-        own = zlib.crc32(ids.tobytes()) if own is None else int(own)
-        generator = np.random.default_rng([self.seed, self.epoch, own])
-        return float(generator.random()), generator.random((3, len(ids)))
+        if own is None:
+            return zlib.crc32(np.asarray(example["input_ids"], dtype=np.int64).tobytes())
+        return int(own)
 
     def _cut(self) -> Segmenter | None:
         if self.segmenter != "jieba":
@@ -262,6 +343,10 @@ __all__ = [
     "DataCollatorForChineseBertMaskedLM",
     "characters_as_words",
     "choose_words",
+    "number_words",
+    "random_bits",
     "replace_tokens",
+    "row_keys",
+    "uniform_numbers",
     "words_of_tokens",
 ]

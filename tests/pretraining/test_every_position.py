@@ -7,7 +7,13 @@ import torch
 from torch.nn import functional as F
 from transformers import BertConfig, BertForMaskedLM
 
-from hf_nlpnotes.pretraining.every_position import EveryPosition, draw_words, sampled_softmax_loss, word_ids
+from hf_nlpnotes.pretraining.every_position import (
+    EveryPosition,
+    EveryPositionLoss,
+    draw_words,
+    sampled_softmax_loss,
+    word_ids,
+)
 
 MASK = 4
 OFFSETS = (-1, 1, -2, 2)
@@ -128,3 +134,59 @@ def test_sampled_softmax_has_the_optimum_of_the_full_softmax():
             mean += bias.detach().softmax(0) / 300
     for tokens in (slice(0, 3), slice(3, 20), slice(20, 200), slice(200, 2000)):
         assert (mean[tokens].sum() / unigram[tokens].sum()).item() == pytest.approx(1, abs=0.12)
+
+
+def test_rows_that_do_not_count_change_nothing():
+    hidden = torch.randn(9, 8, generator=generator())
+    embedding, bias = torch.randn(30, 8, generator=generator()), torch.randn(30, generator=generator())
+    targets, unigram = torch.randint(30, (9,), generator=generator()), torch.full((30,), 1 / 30)
+    padded = F.pad(hidden, (0, 0, 0, 7)), F.pad(targets, (0, 7), value=-100)
+    for reduction in ("mean", "sum"):
+        losses = [
+            sampled_softmax_loss(
+                *rows, embedding, bias, unigram, negatives=5, generator=generator(), reduction=reduction
+            )
+            for rows in ((hidden, targets), padded)
+        ]
+        torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize("shifts", [True, False])
+def test_a_stage_trains_its_part_of_the_model(model, ids, shifts):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    unigram = torch.full((50,), 1 / 50)
+    stage = EveryPositionLoss(EveryPosition(model, MASK, OFFSETS), shifts=shifts, unigram=unigram, reserved=6).begin()
+    words = torch.arange(12).expand(3, 12) // 2
+    optimizer = torch.optim.Adam([p for p in stage.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = stage(ids, words)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    stage.end()
+    assert losses[-1] < losses[0]
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    looks = {f"bert.encoder.layer.0.attention.self.{name}.weight" for name in ("query", "key")}
+    assert looks & changed == (set() if shifts else looks)
+    assert "bert.embeddings.position_embeddings.weight" not in changed
+    assert "cls.predictions.bias" in changed
+    vectors = model.bert.embeddings.word_embeddings.weight
+    assert torch.equal(vectors[:, :6], before["bert.embeddings.word_embeddings.weight"][:, :6])
+    assert not torch.equal(vectors[:, 6:], before["bert.embeddings.word_embeddings.weight"][:, 6:])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@torch.no_grad()
+def test_padding_counts_and_is_seen_nowhere(model, ids):
+    unigram = torch.full((50,), 1 / 50)
+    stage = EveryPositionLoss(
+        EveryPosition(model, MASK, OFFSETS), shifts=False, unigram=unigram, reserved=6, negatives=100
+    )
+    words = torch.arange(12).expand(3, 12).clone()
+    torch.manual_seed(0)
+    expected = stage(ids, words)["loss"]
+    torch.manual_seed(0)
+    padded = stage(F.pad(ids, (0, 4)), F.pad(words, (0, 4), value=-1))["loss"]
+    torch.testing.assert_close(padded, expected)

@@ -1,14 +1,11 @@
-"""Packing: the stream holds the lines' tokens, words and readings, and windows of it are what slices of it are."""
+"""The stream holds the lines' tokens, words and readings; lines are held out and thinned out as they should be."""
 
-import numpy as np
 import pytest
 from tokenizers import BertWordPieceTokenizer
 
 from hf_nlpnotes.pretraining.packing import (
-    cut_windows,
     encode_lines,
     is_held_out,
-    read_windows,
     thin_out,
     word_starts,
 )
@@ -53,20 +50,6 @@ def test_word_starts_refuses_lossy_segmenters():
     assert word_starts("我喜欢", cut).tolist() == [True, True, False]
     with pytest.raises(ValueError, match="cover 2 of 3"):
         word_starts("我喜欢", lambda text: [text[:2]])
-
-
-@pytest.mark.parametrize("offset", [0, 3])
-def test_windows_are_slices(tokenizer, offset):
-    stream = encode_lines(["我喜欢猫。" * 3, "猫。"], tokenizer)
-    starts = cut_windows(stream, 6, offset=offset)
-    rows = read_windows(stream.input_ids, starts, 6, 2, 3)
-    inside = rows[:, 1:-1].ravel()
-    assert np.array_equal(inside, stream.input_ids[offset : offset + len(inside)])
-    assert 0 <= len(stream) - offset - len(inside) < 4
-    assert set(rows[:, 0]) == {2}
-    assert set(rows[:, -1]) == {3}
-    with pytest.raises(ValueError, match="length=2"):
-        cut_windows(stream, 2)
 
 
 def test_held_out_is_a_function_of_the_line():

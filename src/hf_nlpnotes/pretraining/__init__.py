@@ -1,11 +1,22 @@
-"""Pretraining a small masked language model: vocabulary, packing, and warm starts for small budgets.
+"""Pretraining a masked language model: text, rows, masking, warm starts for small budgets, and what comes out of it.
 
-Every technique is a room of its own: `vocabulary`, `packing`, `token_vectors`, `offset_heads`, `every_position`,
-`fusion_start`. `examples/pretrain_chinesebert.py` puts them together.
+A room for each technique:
+
+- text: `texts` (reading), `overlap` (keeping evaluation text out), `vocabulary`, `packing`, `rows` (full rows);
+- masks: the collator `DataCollatorForChineseBertMaskedLM` stands with the model; `masking_epoch` for the Trainer;
+- warm start: `token_vectors`, `offset_heads`, `warm_start`, `every_position`, `fusion_start`;
+- training: `sampled_masked_lm` (the loss), `muon` (the optimizer), `bfloat16_attention`;
+- results: `held_out` (accuracy), `learning_curve`, `model_card`.
+
+`examples/pretrain_chinesebert.py` puts them together.
 """
 
-from .every_position import EveryPosition, sampled_softmax_loss
-from .fusion_start import fuse_distinct, start_fusion
+from .every_position import EveryPosition, EveryPositionLoss, sampled_softmax_loss
+from .fusion_start import start_fusion
+from .held_out import HeldOut, held_out_rows, masked_accuracy
+from .learning_curve import plot_learning_curves
+from .masking_epoch import MaskingEpoch
+from .muon import MuonAdamW, muon_adamw
 from .offset_heads import (
     DEFAULT_OFFSETS,
     calibrated_gain,
@@ -15,32 +26,44 @@ from .offset_heads import (
     value_output_weights,
     weight_on_offset,
 )
-from .packing import TokenStream, cut_windows, encode_lines, is_held_out, read_windows, thin_out, word_starts
+from .packing import TokenStream, encode_lines, is_held_out, thin_out, word_starts
+from .sampled_masked_lm import SampledBertForMaskedLM, SampledChineseBertForMaskedLM
 from .token_vectors import cooccurrence_counts, positive_pmi, token_vectors, unigram_log_probabilities
 from .vocabulary import build_vocabulary
+from .warm_start import free_heads, sharpen_heads, warm_start
 
 __all__ = [
     "DEFAULT_OFFSETS",
     "EveryPosition",
+    "EveryPositionLoss",
+    "HeldOut",
+    "MaskingEpoch",
+    "MuonAdamW",
+    "SampledBertForMaskedLM",
+    "SampledChineseBertForMaskedLM",
     "TokenStream",
     "build_vocabulary",
     "calibrated_gain",
     "cooccurrence_counts",
-    "cut_windows",
     "encode_lines",
+    "free_heads",
     "frequencies",
-    "fuse_distinct",
+    "held_out_rows",
     "is_held_out",
+    "masked_accuracy",
+    "muon_adamw",
     "offset_head_weights",
+    "plot_learning_curves",
     "position_vectors",
     "positive_pmi",
-    "read_windows",
     "sampled_softmax_loss",
+    "sharpen_heads",
     "start_fusion",
     "thin_out",
     "token_vectors",
     "unigram_log_probabilities",
     "value_output_weights",
+    "warm_start",
     "weight_on_offset",
     "word_starts",
 ]

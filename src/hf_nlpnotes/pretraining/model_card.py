@@ -57,8 +57,11 @@ def write_card(
     history: Mapping[str, Sequence[Mapping[str, Any]]],
     sources: Sequence[Mapping[str, Any]],
     options: Mapping[str, str],
-    training_tokens: int,
+    training_tokens: int | None,
+    name: str | None = None,
+    device: str = "cpu",
     note: str = "",
+    sheet: str = "",
     sentences: Sequence[str] = PROBES,
 ) -> None:
     """Write `README.md` into a model's folder, whole or not at all.
@@ -66,11 +69,15 @@ def write_card(
     Args:
         folder: a saved model with its tokenizer; its answers to `sentences` are measured here.
         accuracy: of `held_out.masked_accuracy`, measured on this folder.
-        history: for each stage its checkpoints (`step`, `minutes`, `loss`, accuracy).
+        history: for each stage what the Trainer logged (`state.log_history`: `step`, `loss`, `eval_single`,
+            `eval_whole_words`; `minutes` where known).
         sources: entries of the corpus's manifest: `source`, `repo`, `licence`, `topic`, `chars`.
         options: of the training script.
-        training_tokens: tokens of the text, each epoch.
+        training_tokens: tokens of the text, each epoch; None where it was streamed.
+        name: of the model (default: the folder's).
+        device: what it was trained on: "cpu", "cuda", ….
         note: a line on what was done otherwise than the options say.
+        sheet: further figures, as Markdown.
     """
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
@@ -80,8 +87,9 @@ def write_card(
     answers = fill_masks(model, tokenizer, sentences)
     parts = [
         _HEADER,
-        _introduction(model, folder),
+        _introduction(model, folder, name or folder.name, device),
         _accuracy(accuracy),
+        *([sheet] if sheet else []),
         _probes(sentences, answers),
         _recipe(history, options, training_tokens, note),
         _sources(sources),
@@ -91,13 +99,14 @@ def write_card(
     os.replace(temporary, folder / "README.md")
 
 
-def _introduction(model: Any, folder: Path) -> str:
+def _introduction(model: Any, folder: Path, name: str, device: str) -> str:
     config = model.config
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
-    return f"""# {folder.name}
+    trained = "on a CPU only" if device == "cpu" else f"on {device}"
+    return f"""# {name}
 
-A small ChineseBERT (Sun et al. 2021: character, pinyin and glyph fused) that was trained from scratch on a CPU only,
+A small ChineseBERT (Sun et al. 2021: character, pinyin and glyph fused) that was trained {trained},
 by `examples/pretrain_chinesebert.py` of `hf_nlpnotes`. It is there to try things out offline, in tests and in first
 experiments. It is not ShannonAI's ChineseBERT and is far below a model of the usual size: for work that
 matters, take one of those.
@@ -116,20 +125,26 @@ pipeline("fill-mask", model=hf_nlpnotes.EMBEDDED_MODEL)("今天天气很[MASK]�
 
 
 def _accuracy(accuracy: Mapping[str, float]) -> str:
+    kinds = (
+        ("whole words, all of their tokens", "whole_words"),
+        ("single: one token of each of those words", "single"),
+        ("scattered: any tokens", "scattered"),
+    )
     rows = [
-        f"| {name} | {accuracy[key]:.1f} | {accuracy[f'{key}_han']:.1f} | {accuracy[f'{key}_tokens']:,.0f} |"
-        for name, key in (("tokens of whole words", "whole_words"), ("single tokens", "single"))
+        f"| {title} | {accuracy[key]:.1f} | {accuracy[f'{key}_han']:.1f} | {accuracy[f'{key}_tokens']:,.0f} |"
+        for title, key in kinds
+        if key in accuracy
     ]
     return "\n".join(
         [
             "## Accuracy on held-out text",
             "",
-            "Percent of hidden tokens found. 1 % of the lines of the non-technical sources were held out (by a",
-            "checksum of the line), a sample of them is measured, each line by itself and cut at the model's length.",
-            "15 % of the words (by jieba) or of the tokens are chosen; all become `[MASK]`, without a reading.",
+            "Percent of hidden tokens found. 1 % of the lines were held out (by a checksum of the line; none of the",
+            "thinned sources), a sample of them is measured, each line by itself and cut at the model's length.",
+            "15 % of the words (by jieba), or of the tokens, are chosen; all become `[MASK]`, without a reading.",
             "Measured on this folder, loaded in float32.",
             "",
-            "| | all | Han characters alone | tokens |",
+            "| hidden | all | Han characters alone | tokens |",
             "|---|---|---|---|",
             *rows,
             "",
@@ -146,28 +161,43 @@ def _probes(sentences: Sequence[str], answers: Sequence[Sequence[tuple[str, floa
     return "\n".join([*head, *rows, ""])
 
 
+def _checkpoints(logs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Entries with held-out accuracy, each with the last loss before it."""
+    entries: list[dict[str, Any]] = []
+    loss = None
+    for entry in logs:
+        plain = {key.removeprefix("eval_"): value for key, value in entry.items()}
+        loss = plain.get("loss", loss)
+        if "single" in plain and not (entries and entries[-1].get("step") == plain.get("step")):
+            entries.append({"loss": loss, **plain})
+    return entries
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _recipe(
-    history: Mapping[str, Sequence[Mapping[str, Any]]], options: Mapping[str, str], training_tokens: int, note: str
+    history: Mapping[str, Sequence[Mapping[str, Any]]],
+    options: Mapping[str, str],
+    training_tokens: int | None,
+    note: str,
+    most: int = 12,
 ) -> str:
-    begin = (
-        "A warm start (token vectors from PPMI and SVD, heads at fixed offsets), then stage A (layer 0 and the head\n"
-        "predict every position from exact shifts), stage B (the same with layer 0's own attention),"
-    )
-    if set(history) == {"c"}:
-        begin = "It went on from a model that was there, by"
     rows = []
-    for stage, entries in history.items():
-        for entry in entries:
-            cells = [entry.get(key, "") for key in ("step", "minutes", "loss", "whole_words", "single")]
-            rows.append(f"| {stage.upper()} | " + " | ".join(str(cell) for cell in cells) + " |")
+    for stage, logs in history.items():
+        entries = _checkpoints(logs)
+        shown = sorted({round(i * (len(entries) - 1) / max(1, most - 1)) for i in range(most)}) if entries else []
+        for entry in (entries[i] for i in shown):
+            cells = [_cell(entry.get(key)) for key in ("step", "minutes", "loss", "whole_words", "single")]
+            rows.append(f"| {stage} | " + " | ".join(cells) + " |")
+    text = "Streamed text" if training_tokens is None else f"Text of {training_tokens:,} tokens"
     return "\n".join(
         [
             "## How it was trained",
             "",
-            f"Text of {training_tokens:,} tokens, packed without padding. {begin} stage C (masked language modelling",
-            "of the whole model with pinyin and glyphs; whole words and single characters, 90 % of the chosen tokens",
-            "`[MASK]`, 5 % random, 5 % unchanged). Losses of different stages cannot be compared. Held-out accuracy",
-            "in the middle of a stage is over a part of the sample.",
+            f"{text}, packed without padding. Losses of different stages are of different tasks and cannot be",
+            "compared.",
             "",
             "| stage | step | minutes | loss | whole words | single |",
             "|---|---|---|---|---|---|",

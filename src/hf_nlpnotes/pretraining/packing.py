@@ -1,9 +1,6 @@
-"""From lines of text to one stream of tokens, and from the stream to full sequences without padding.
+"""Lines of text as tokens with word borders and readings, and which lines are held out or left out.
 
-The stream holds the lines in their order, a separator after each; a sequence is ``[CLS]``, a window of the stream and
-``[SEP]``. Because lines of one source stay together, a window mostly reads as continuous text. Packing wastes nothing
-on padding, and because windows are views of the stream, sequences of several lengths can be cut from one cache
-(RoBERTa's FULL-SENTENCES, Liu et al. 2019, section 4.2, with separators between lines instead of documents).
+`rows` makes full rows of them for training; held-out lines are measured one by one (`held_out`).
 """
 
 from __future__ import annotations
@@ -104,25 +101,3 @@ def encode_lines(
         np.concatenate([empty.astype(bool), *all_continues]),
         np.concatenate([empty, *all_readings]) if read is not None else None,
     )
-
-
-def cut_windows(stream: TokenStream, length: int, *, offset: int = 0) -> np.ndarray:
-    """Starts of the windows of the stream that fill sequences of `length` tokens with ``[CLS]`` and ``[SEP]``.
-
-    Args:
-        offset: where the first window begins; another one for each epoch moves the borders.
-
-    Returns:
-        (windows,) int64 positions in the stream; the rest that fills no window is left out.
-    """
-    if length < 3:
-        raise ValueError(f"length={length}: expected at least 3, for [CLS], one token and [SEP]")
-    body = length - 2
-    return np.arange(offset, len(stream) - body + 1, body)
-
-
-def read_windows(array: np.ndarray, starts: np.ndarray, length: int, first: int, last: int) -> np.ndarray:
-    """(windows, length): `first`, the `length` − 2 entries of the stream's array from each start, `last`."""
-    body = array[starts[:, None] + np.arange(length - 2)]
-    rows = len(starts)
-    return np.concatenate([np.full((rows, 1), first, body.dtype), body, np.full((rows, 1), last, body.dtype)], axis=1)

@@ -100,6 +100,31 @@ class TestFusion:
                     atol=1e-5,
                 )
 
+    def test_many_tokens_are_fused_as_one_by_one(self):
+        """Large batches are fused once for each distinct token and reading: values and gradients are those of rows."""
+        embeddings, batch = make().embeddings.train(), make_batch(batch=60, length=11)
+        ids, pinyin = batch["input_ids"], batch["pinyin_ids"]
+        direction = torch.randn(60, 11, 16, generator=torch.Generator().manual_seed(0))
+        rows = torch.cat([embeddings.fuse(ids[row : row + 1], pinyin[row : row + 1]) for row in range(60)])
+        (rows * direction).sum().backward()
+        expected = {name: p.grad for name, p in embeddings.named_parameters() if p.grad is not None}
+        embeddings.zero_grad()
+        fused = embeddings.fuse(ids, pinyin)
+        (fused * direction).sum().backward()
+        torch.testing.assert_close(fused, rows, rtol=1e-5, atol=1e-3)
+        found = {name: p.grad for name, p in embeddings.named_parameters() if p.grad is not None}
+        assert set(found) == set(expected)
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-3 * expected[name].abs().max())
+
+    @pytest.mark.parametrize("field", ["input_ids", "pinyin_ids"])
+    @pytest.mark.parametrize("wrong", [-1, 60])
+    def test_many_tokens_out_of_range_are_refused(self, field, wrong):
+        embeddings, batch = make().embeddings.train(), make_batch(batch=60, length=11)
+        batch[field][3, 3] = wrong
+        with pytest.raises(IndexError):
+            embeddings.fuse(batch["input_ids"], batch["pinyin_ids"])
+
     def test_bits_hold_the_bitmaps(self):
         bits, floats = make(glyph_storage="bits"), make(glyph_storage="float32")
         glyphs = np.random.default_rng(0).random((VOCAB, 3, 5, 5)) < 0.5

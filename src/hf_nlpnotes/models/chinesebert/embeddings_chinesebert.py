@@ -19,6 +19,9 @@ from .configuration_chinesebert import ChineseBertConfig
 
 logger = logging.get_logger(__name__)
 
+_MANY, _BLOCK = 512, 128
+"""A batch of so many tokens is fused by its distinct ones, whose number is filled up to whole blocks."""
+
 
 class PinyinEmbedding(nn.Module):
     """Vector of a reading: its letters' vectors, a convolution of width 2, the maximum over the windows."""
@@ -138,10 +141,19 @@ class FusedEmbeddings(BertEmbeddings):
         Raises:
             ValueError: when the shape of `pinyin_ids` fits neither form.
         """
-        pinyin = self._pinyin(self._checked_pinyin(input_ids, pinyin_ids))
-        fused: torch.Tensor = self.map_fc(
-            torch.cat([self.word_embeddings(input_ids), pinyin, self._glyph(input_ids)], -1)
-        )
+        pinyin_ids = self._checked_pinyin(input_ids, pinyin_ids)
+        many = pinyin_ids.dim() == 2 and input_ids.numel() >= _MANY and runs_on_cpu(input_ids)
+        if many and within(pinyin_ids, len(self.pinyin_table)):
+            # Each distinct token with its reading once: a batch of 4,096 tokens has about a thousand of them.
+            pairs, at = (input_ids * len(self.pinyin_table) + pinyin_ids).unique(return_inverse=True)
+            pairs = nn.functional.pad(pairs, (0, -len(pairs) % _BLOCK))  # kernels are compiled for each size
+            tokens, readings = pairs // len(self.pinyin_table), pairs % len(self.pinyin_table)
+            return nn.functional.embedding(at, self._fused(tokens[None], readings[None])[0])
+        return self._fused(input_ids, pinyin_ids)
+
+    def _fused(self, input_ids: torch.Tensor, pinyin_ids: torch.Tensor) -> torch.Tensor:
+        parts = [self.word_embeddings(input_ids), self._pinyin(pinyin_ids), self._glyph(input_ids)]
+        fused: torch.Tensor = self.map_fc(torch.cat(parts, -1))
         return fused
 
     def _pinyin(self, pinyin_ids: torch.Tensor) -> torch.Tensor:
@@ -189,6 +201,16 @@ class FusedEmbeddings(BertEmbeddings):
         else:
             table.weight = weight
         self.default_pinyin_ids = _resized(self.default_pinyin_ids, num_tokens)
+
+
+def runs_on_cpu(tensor: torch.Tensor) -> bool:
+    """Whether values may be looked at here: they are in the CPU's memory, and nothing is compiled or traced."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+
+
+def within(ids: torch.Tensor, limit: int) -> bool:
+    """Whether all ids are rows of a table of `limit` rows."""
+    return ids.numel() == 0 or (int(ids.min()) >= 0 and int(ids.max()) < limit)
 
 
 def _resized(table: torch.Tensor, num_rows: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .configuration_chinesebert import ChineseBertConfig
-from .embeddings_chinesebert import FusedEmbeddings, GlyphTable
+from .embeddings_chinesebert import FusedEmbeddings, GlyphTable, runs_on_cpu, within
 
 _BLOCK = 32
 # In eval mode without any training in between, weights that change this often are not worth folding again.
@@ -113,7 +113,7 @@ class ChineseBertEmbeddings(FusedEmbeddings):
             (position_ids, positions),
             (token_type_ids, types),
         ]
-        if _runs_on_cpu(table) and all(_within(ids, limit) for ids, limit in limits):
+        if runs_on_cpu(table) and all(within(ids, limit) for ids, limit in limits):
             # One pass over the memory instead of five.
             places = (token_type_ids * positions + position_ids).expand_as(input_ids) + (len(tokens) + len(readings))
             rows = torch.stack([input_ids, pinyin_ids + len(tokens), places], -1)
@@ -268,14 +268,6 @@ class ChineseBertEmbeddings(FusedEmbeddings):
         """As of [`FusedEmbeddings`]."""
         self.unfold()
         super().resize(num_tokens)
-
-
-def _runs_on_cpu(tensor: torch.Tensor) -> bool:
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
-
-
-def _within(ids: torch.Tensor, limit: int) -> bool:
-    return ids.numel() == 0 or (int(ids.min()) >= 0 and int(ids.max()) < limit)
 
 
 def _sample(tensor: torch.Tensor) -> tuple[float, ...] | None:

@@ -80,7 +80,7 @@ class Constant(nn.Module):
 
     def __init__(self, answer, asked):
         super().__init__()
-        self.config = SimpleNamespace(model_type="chinesebert")
+        self.config, self.device = SimpleNamespace(model_type="chinesebert"), torch.device("cpu")
         self.answer, self.asked, self.hidden_tokens = answer, asked, 0
 
     def bert(self, input_ids, pinyin_ids, attention_mask):

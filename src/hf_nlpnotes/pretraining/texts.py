@@ -134,7 +134,7 @@ def read_texts(
     for item in found:
         if not isinstance(item, Path):
             jobs[item] = None
-        elif _is_blank(item, own := _encoding_of(item, encoding)):
+        elif _is_blank(item, own := encoding_of(item, encoding)):
             logger.warning("%s is empty", item)
         else:
             jobs[item] = own
@@ -200,7 +200,7 @@ def _column(data: Any, column: str, name: str) -> Any:
 # ---------------------------------------------------------------------------------------------------------- text files
 
 
-def _encoding_of(path: Path, encoding: str) -> str:
+def encoding_of(path: Path, encoding: str) -> str:
     """The encoding that a byte order mark tells, else the one that was given."""
     with path.open("rb") as file:
         head = file.read(4)

@@ -13,6 +13,8 @@ from datasets import Dataset
 from hf_nlpnotes.pretraining import overlap
 from hf_nlpnotes.pretraining.overlap import EvaluationText, OverlapRule, drop_overlap, normalized, window_hashes
 
+FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 and later
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
@@ -90,6 +92,7 @@ def test_brute_force(corpus, rule):
     assert [row["text"] for row in stream] == kept["text"][:]
 
 
+@FORKS
 def test_processes_change_nothing(corpus):
     lines, texts = corpus
     data = Dataset.from_dict({"text": lines, "source": ["s"] * len(lines)})
@@ -147,6 +150,7 @@ def test_formats(tmp_path):
         "table.tsv": f'label\ttext\n1\t{TEXT}\n0\t{OTHER} "x',
         "plain.txt": f"{TEXT}\t3\n\n{OTHER}\t4\n",
         "chars.bmes": "\n".join(f"{c} O" for c in TEXT) + "\n\n" + "\n".join(f"{c}0\tB" for c in OTHER) + "\n",
+        "cut.utf8": f"{TEXT[:2]}  {TEXT[2:3]}  {TEXT[3:]}\n一  二\n\n{OTHER[:3]}  {OTHER[3:]}\n",
         "words.conllu": "# text = x\n"
         + "\n".join(f"{i}\t{TEXT[i : i + 2]}\t_" for i in range(0, len(TEXT), 2))
         + "\n\n"
@@ -184,6 +188,11 @@ def test_folders_and_errors(tmp_path, caplog):
     ):
         with pytest.raises(ValueError, match=message):
             EvaluationText.from_files(path)
+    for name in ("one", "two"):  # files of one name, each with texts of its own
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dev.txt").write_text(TEXT if name == "one" else OTHER, encoding="utf-8")
+    both = [tmp_path / "one" / "dev.txt", tmp_path / "two" / "dev.txt"]
+    assert keeps_out(both, TEXT, OTHER).names == tuple(map(str, both))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"holds no file with one of \.txt"):
         EvaluationText.from_files([tmp_path / "empty"])

@@ -32,6 +32,7 @@ from hf_nlpnotes.pretraining.rows import (
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 HAN = [chr(code) for code in range(0x4E00, 0x9FA6)]
 CLS, SEP = 2, 3
+FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 and later
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +196,7 @@ def test_mask_seeds_follow_content_and_seed(tokenizer):
     assert all(other[row] != same[row] for row in other)
 
 
+@FORKS
 def test_processes_change_nothing(tokenizer, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 50)
     lines, _ = distinct_lines()
@@ -337,6 +339,10 @@ def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Dataset, "save_to_disk", lambda _, folder: (Path(folder).mkdir(), build()))
     with pytest.raises(OSError, match="No space left"):
         cached_rows(tmp_path, {"a": 1}, small)
+    monkeypatch.undo()
+    monkeypatch.setattr(module.os, "replace", lambda _, __: build())
+    with pytest.raises(OSError, match="No space left"):
+        cached_rows(tmp_path, {"a": 1}, small)
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
     monkeypatch.undo()
     assert len(cached_rows(tmp_path, {"a": 1}, small)) == 1
@@ -353,6 +359,7 @@ def _die(folder):
     cached_rows(folder, {"a": 1}, small)
 
 
+@FORKS
 def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(tmp_path):
     process = multiprocessing.get_context("fork").Process(target=_die, args=(tmp_path,))
     process.start()

@@ -17,6 +17,7 @@ import json
 import logging
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -178,7 +179,9 @@ class EvaluationText:
                 files[path] = path.name
             else:
                 raise ValueError(f"{path}: no such file or folder of evaluation texts")
-        return cls.from_texts({name: list(_texts_of(file, encoding)) for file, name in files.items()}, rule=rule)
+        often = Counter(files.values())  # files of one name in several folders are told apart by their paths
+        names = {file: name if often[name] == 1 else str(file) for file, name in files.items()}
+        return cls.from_texts({names[file]: list(_texts_of(file, encoding)) for file in files}, rule=rule)
 
     @classmethod
     def from_texts(cls, texts: Mapping[str, Sequence[str]], *, rule: OverlapRule | None = None) -> EvaluationText:
@@ -284,13 +287,15 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _sentences(lines: list[str]) -> Iterable[str]:
     """The lines; of a file with a token a line, the sentences that the tokens make up."""
-    fields = [line.split() for line in lines if line and not line.startswith("#")]
+    fields = [line.split() for line in lines if line.strip() and not line.startswith("#")]
     if not fields or "" not in map(str.strip, lines):
         return lines
     # CoNLL-U has the token in the second column, behind its number; other formats have it in the first.
-    column = int(sum(row[0].isdigit() for row in fields if row) > len(fields) / 2)
+    column = int(sum(row[0].isdigit() for row in fields) > len(fields) / 2)
     tokens = [row[column] for row in fields if len(row) > column]
-    if len(tokens) < 0.9 * len(fields) or sum(map(len, tokens)) > 4 * len(tokens):
+    # Every line as many columns, short tokens: not so the lines of a text that is cut into words by blanks.
+    usual = Counter(map(len, fields)).most_common(1)[0][1]
+    if min(usual, len(tokens)) < 0.9 * len(fields) or sum(map(len, tokens)) > 4 * len(tokens):
         return lines
     sentences, words = [], list[str]()
     for line in [*lines, ""]:

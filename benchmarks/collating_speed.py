@@ -3,7 +3,7 @@
 Three claims:
     collating_speed         tokens a second through 62,500, which 16 such workers need for a million; at least 1
     collating_share         CPU time of a batch through that of a training step of the embedded model on the same batch
-                            (forward, backward, AdamW; the faster of float32 and bfloat16 autocast); at most 0.2
+                            (forward, backward, AdamW); the larger of float32 and bfloat16 autocast; at most 0.2
     collating_speed_stock   ours through transformers' DataCollatorForLanguageModeling, median of the rounds; at most 1
 
 The stock collator masks single tokens of the same rows, without their words and seeds; the shares of what either masks

@@ -1,455 +1,461 @@
-r"""Pretrain a small ChineseBERT from a folder of text files, on a CPU, in an hour or two.
+r"""Pretrain a ChineseBERT: from scratch on a small budget, or further on your own domain's text.
 
-    python examples/pretrain_chinesebert.py --data TEXTS --output MODEL --minutes 60 --processes 2 \
+    # on: a model that is there, two more epochs on your text (any masked LM of BERT's shape; the embedded one here)
+    python examples/pretrain_chinesebert.py --data texts/*.txt --start chinesebert-small --output_dir MODEL \
+        --num_train_epochs 2
+
+    # from scratch on two cores, with the warm start
+    torchrun --nproc_per_node 2 examples/pretrain_chinesebert.py --data texts --output_dir MODEL --max_steps 10000 \
         --fonts NotoSerifCJK-Regular.ttc#2 LXGWWenKai-Regular.ttf NotoSansCJK-Regular.ttc#2
 
-TEXTS holds UTF-8 files `*.txt`, a paragraph or sentence a line, and if you like a `manifest.json` that says for each
-file its `source` (the file's stem), `topic`, `repo` and `licence`. MODEL becomes a folder for `from_pretrained`,
-with a card. Needs the extras `pretrain` and `glyphs`. Killed and started again, it goes on where it was: all that is
-in the middle lies in the work folder.
+`--data` takes text files (a paragraph or sentence a line), folders, globs, and data sets of the hub (`owner/name`).
+`--exclude` takes files of evaluation data, of which no line shall be trained on. All options of the stock
+`TrainingArguments` are there; `python examples/pretrain_chinesebert.py --help` lists them after our own. It runs as it
+is on one process, on several (`torchrun`, `accelerate launch`), on CPUs and GPUs.
 
-1. **Prepare** (minutes): a vocabulary from the text; the text as one stream of tokens with word borders and
-   readings; 1 % of the lines held out; bitmaps of the vocabulary.
-2. **Warm start** (a minute): token vectors from PPMI and SVD, positions and heads that look at one offset each.
-3. **Stage A** (a tenth of the time): every position predicted from its eight neighbours, by layer 0 and the head.
-4. **Stage B** (four tenths): the same with layer 0's own attention.
-5. **Stage C** (the rest): the whole model with pinyin and glyphs, masked words and characters.
+1. **Text**: read by `datasets`, 1 % of the lines held out, evaluation text dropped, packed once into an Arrow cache of
+   full rows with word borders and readings, in random order.
+2. **From scratch**: a vocabulary from the text, bitmaps of the vocabulary from three fonts, and a warm start: token
+   vectors from co-occurrence counts, heads that look at one offset each, then two short stages in which layer 0
+   predicts every position (`--neighbour_steps`, `--attention_steps`). `--warm_start false` begins at random instead.
+3. **Masked language modelling** by the stock `Trainer`: whole words and single characters, 15 % of the tokens.
+4. **Publish**: the model in float16, its tokenizer, a card and a learning curve, from what was measured.
 
-With `--start MODEL` it goes on from a ChineseBERT that is there, on the same text or on that of your own domain: its
-vocabulary, bitmaps and weights, and stage C alone for all of the time.
-
-Matrices are multiplied in bfloat16, which new CPUs do many times faster than float32; with `--float32` they are not.
-The learning rate follows the clock, so the training ends on time on a busy machine, but no two runs are the same.
+Killed and started again with the same command, it goes on where its last whole checkpoint was, in the middle of an
+epoch too, and comes to the same weights as if it had not been killed. Checkpoints lie in `--work_dir` (default:
+OUTPUT_DIR.work); OUTPUT_DIR appears whole, at the end. Needs the extra `pretrain`, and `glyphs` for fonts.
 """
 
 from __future__ import annotations
 
-import argparse
+import copy
+import dataclasses
 import json
 import logging
-import multiprocessing
 import os
-import re
 import sys
-import time
-from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jieba
 import numpy as np
 import torch
-from tokenizers import BertWordPieceTokenizer
+from datasets import Dataset
 from torch import distributed
-from torch.nn import functional as F
-from transformers import AttentionInterface, BertConfig, BertForMaskedLM
-from transformers.masking_utils import AttentionMaskInterface
-
-from hf_nlpnotes.models.chinesebert import ChineseBertConfig, ChineseBertForMaskedLM, ChineseBertTokenizer
-from hf_nlpnotes.models.chinesebert.collator_chinesebert import (
-    NO_WORD,
-    characters_as_words,
-    choose_words,
-    replace_tokens,
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    HfArgumentParser,
+    TrainingArguments,
 )
+
+import hf_nlpnotes
+from hf_nlpnotes.models.chinesebert import ChineseBertConfig, ChineseBertTokenizer
+from hf_nlpnotes.models.chinesebert.collator_chinesebert import DataCollatorForChineseBertMaskedLM
 from hf_nlpnotes.models.chinesebert.glyphs_chinesebert import read_glyph_font, render_glyphs
 from hf_nlpnotes.models.chinesebert.pinyin_reader_chinesebert import PinyinReader
-from hf_nlpnotes.pretraining.batches import WindowBatches, load_stream, save_stream
-from hf_nlpnotes.pretraining.every_position import EveryPosition, sampled_softmax_loss
-from hf_nlpnotes.pretraining.fusion_start import fuse_distinct, start_fusion
+from hf_nlpnotes.pretraining import bfloat16_attention
+from hf_nlpnotes.pretraining.every_position import DataCollatorForEveryPosition, EveryPosition, EveryPositionLoss
+from hf_nlpnotes.pretraining.fusion_start import start_fusion
 from hf_nlpnotes.pretraining.held_out import HeldOut, held_out_rows, masked_accuracy
+from hf_nlpnotes.pretraining.learning_curve import plot_learning_curves
+from hf_nlpnotes.pretraining.masking_epoch import MaskingEpoch
 from hf_nlpnotes.pretraining.model_card import write_card
 from hf_nlpnotes.pretraining.offset_heads import DEFAULT_OFFSETS
-from hf_nlpnotes.pretraining.packing import TokenStream, encode_lines, is_held_out, thin_out
-from hf_nlpnotes.pretraining.time_budget import TimeBudget, save_whole, train_for
+from hf_nlpnotes.pretraining.overlap import EvaluationText, drop_overlap
+from hf_nlpnotes.pretraining.packing import encode_lines
+from hf_nlpnotes.pretraining.rows import cached_rows, training_rows
+from hf_nlpnotes.pretraining.sampled_masked_lm import SampledBertForMaskedLM, SampledChineseBertForMaskedLM
+from hf_nlpnotes.pretraining.texts import han_share, read_texts, split_held_out, thin
 from hf_nlpnotes.pretraining.token_vectors import unigram_log_probabilities
+from hf_nlpnotes.pretraining.trainer import AllTokensAtTheEnd, PretrainingTrainer
 from hf_nlpnotes.pretraining.vocabulary import build_vocabulary
 from hf_nlpnotes.pretraining.warm_start import free_heads, sharpen_heads, warm_start
+from hf_nlpnotes.training import claim_folder, last_whole_checkpoint, whole_folder
 
 logger = logging.getLogger("pretrain")
-
-PAD, UNK, CLS, SEP, MASK = range(5)
-RESERVED = 32  # dimensions that carry the position alone, until stage C
-STAGES = ("a", "b", "c")
+RESERVED = 32  # dimensions that carry the position alone, until the whole model is trained
+MASKED = "masked language modelling"
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Options; those that shape the model go into its card."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with *.txt and perhaps manifest.json")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--start", type=Path, help="folder of a ChineseBERT to go on from, by stage C alone")
-    parser.add_argument("--work", type=Path, help="folder of caches and checkpoints (default: OUTPUT.work)")
-    parser.add_argument("--minutes", type=float, default=60, help="training time, preparations not counted")
-    parser.add_argument("--shares", type=float, nargs=3, default=[0.1, 0.4, 0.5], help="of stages A, B and C")
-    parser.add_argument("--processes", type=int, default=2, help="processes of one thread each")
-    parser.add_argument(
-        "--fonts", nargs="*", default=[], help="three font files (FILE or FILE#FACE); none: blank glyphs"
+@dataclass
+class TextOptions:
+    """What to train on."""
+
+    data: list[str] = field(metadata={"help": "text files, folders, globs, data sets of the hub (owner/name)"})
+    text_column: str = field(default="text", metadata={"help": "column of data sets that holds the text"})
+    encoding: str = field(default="utf-8", metadata={"help": "of text files"})
+    streaming: bool = field(default=False, metadata={"help": "read while training; wants --start and --max_steps"})
+    exclude: list[str] = field(default_factory=list, metadata={"help": "evaluation files to keep out of the text"})
+    manifest: str | None = field(
+        default=None, metadata={"help": "JSON list of the sources: source, repo, licence, topic, chars; for the card"}
     )
-    parser.add_argument(
-        "--thin", default="tech|algorithms|machine learning|business/finance", help="topics to thin out"
+    thin: list[str] = field(
+        default_factory=list, metadata={"help": "SOURCE=SHARE …: keep a share of these sources' lines, hold out none"}
     )
-    parser.add_argument("--thin-share", type=float, default=0.3, help="share of their lines that is kept")
-    parser.add_argument("--strip", default="", help="regular expression of boilerplate to cut from lines")
-    parser.add_argument("--held-out-lines", type=int, default=1000)
-    parser.add_argument("--vocab-size", type=int, default=8000)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--tokens", type=int, default=2048, help="tokens a process and step")
-    parser.add_argument("--rate", type=float, default=6e-4, help="learning rate of Muon in stage C")
-    parser.add_argument(
-        "--mask-rate", type=float, nargs=2, default=[0.35, 0.2], help="in stage C at its begin and end"
+    held_out_percent: float = field(default=1.0, metadata={"help": "of the lines, chosen by their text alone"})
+    held_out_lines: int = field(default=1000, metadata={"help": "lines that are measured"})
+    length: int = field(default=128, metadata={"help": "tokens a row"})
+    single_share: float = field(default=0.1, metadata={"help": "rows of one line alone; the others are packed full"})
+    segmenter: str = field(default="jieba", metadata={"help": "words for whole-word masking: jieba, or none"})
+    processes: int = field(default=1, metadata={"help": "processes that prepare the text"})
+
+
+@dataclass
+class ModelOptions:
+    """What to train, and how."""
+
+    start: str | None = field(
+        default=None, metadata={"help": "model to go on from: folder, hub name, or its own name"}
     )
-    parser.add_argument(
-        "--single-share", type=float, default=0.35, help="rows in which characters are masked, not words"
+    work_dir: str | None = field(default=None, metadata={"help": "folder of caches and checkpoints"})
+    vocab_size: int = field(default=8000, metadata={"help": "from scratch: tokens at most"})
+    layers: int = field(default=4, metadata={"help": "from scratch"})
+    hidden_size: int = field(default=256, metadata={"help": "from scratch"})
+    heads: int = field(default=8, metadata={"help": "from scratch; the warm start wants 8"})
+    fonts: list[str] = field(default_factory=list, metadata={"help": "three FILE or FILE#FACE; none: blank glyphs"})
+    warm_start: bool = field(default=True, metadata={"help": "from scratch: begin with counts and formulas"})
+    neighbour_steps: int = field(default=800, metadata={"help": "steps of stage A: layer 0 by exact shifts"})
+    attention_steps: int = field(default=1500, metadata={"help": "steps of stage B: layer 0 by its own attention"})
+    mlm_probability: float = field(default=0.15, metadata={"help": "tokens to predict; 0.3 learns faster at first"})
+    whole_word_share: float = field(default=0.9, metadata={"help": "rows in which whole words are masked"})
+    negatives: int | None = field(
+        default=None, metadata={"help": "random tokens to compare with for 3/4 of the steps; default: all tokens"}
     )
-    parser.add_argument("--float32", action="store_true")
-    parser.add_argument("--note", default="", help="a line for the card")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    if options.start:
-        options.shares = [0.0, 0.0, 1.0]
-    options.work = options.work or options.output.with_name(options.output.name + ".work")
-    return options
+    muon: bool = field(default=True, metadata={"help": "Muon for the matrices; else what --optim says"})
+    note: str = field(default="", metadata={"help": "a line for the card"})
 
 
-# ------------------------------------------------------------------------------------------------------------- prepare
+def bfloat16_is_fast() -> bool:
+    """Whether this machine multiplies matrices in bfloat16 faster than in float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported()
 
 
-def manifest(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What `manifest.json` says of the sources; empty without one."""
-    path = options.data / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """The stock arguments with other defaults."""
+
+    per_device_train_batch_size: int = 32
+    learning_rate: float = 6e-4
+    warmup_steps: float = 50
+    lr_scheduler_type: str = "linear"
+    save_steps: float = 250
+    save_total_limit: int | None = 2
+    eval_strategy: str = "steps"
+    eval_steps: float | None = 250
+    logging_steps: float = 25
+    report_to: str = "none"
+    remove_unused_columns: bool | None = False
+    dataloader_pin_memory: bool = torch.cuda.is_available()
+    bf16: bool = bfloat16_is_fast()
 
 
-def read_source(path: Path, options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Lines of a file: for training (thinned out where the topic says so), and held out (never of a thinned topic)."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    lines = [cut for line in lines if (cut := re.sub(options.strip, "", line) if options.strip else line)]
-    topic = {source["source"]: source["topic"] for source in manifest(options)}.get(path.stem, "")
-    thinned = bool(options.thin and re.search(options.thin, topic))
-    train = [line for line in lines if not is_held_out(line)]
-    held_out = [] if thinned else [line for line in lines if is_held_out(line)]
-    return thin_out(train, options.thin_share if thinned else 1.0, seed=options.seed), held_out
+# ---------------------------------------------------------------------------------------------------------------- text
 
 
-def encode(lines: list[str], options: argparse.Namespace) -> TokenStream:
-    """Tokens, word borders and readings of lines."""
-    import jieba
-
-    jieba.setLogLevel("WARNING")
-    tokenizer = BertWordPieceTokenizer(str(options.work / "vocab.txt"), lowercase=True)
-    readings = ChineseBertTokenizer(vocab=str(options.work / "vocab.txt")).readings
-    return encode_lines(lines, tokenizer, jieba.cut, PinyinReader(readings).read_text)
-
-
-def encode_source(job: tuple[Path, argparse.Namespace]) -> tuple[str, TokenStream, list[str]]:
-    """One file's stream, for a process of the pool."""
-    train, held_out = read_source(*job)
-    return job[0].stem, encode(train, job[1]), held_out
-
-
-def prepare(options: argparse.Namespace) -> None:
-    """Fill the work folder: vocab.txt, the stream, held_out.txt, tables.npz."""
-    files = sorted(options.data.glob("*.txt"))
-    if not files:
-        raise SystemExit(f"{options.data} holds no *.txt")
-    options.work.mkdir(parents=True, exist_ok=True)
-    vocabulary_file, held_out_file = options.work / "vocab.txt", options.work / "held_out.txt"
-    if not vocabulary_file.exists():
-        if options.start:
-            tokenizer = ChineseBertTokenizer.from_pretrained(options.start)
-            vocabulary = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-        else:
-            lines = (line for file in files for line in read_source(file, options)[0])
-            vocabulary = build_vocabulary(lines, options.vocab_size)
-        vocabulary_file.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-    options.vocab_size = len(vocabulary_file.read_text(encoding="utf-8").splitlines())  # less, where the text is small
-    if not held_out_file.exists():
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        jobs = sorted(((file, options) for file in files), key=lambda job: -job[0].stat().st_size)
-        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-            parts = sorted(pool.imap_unordered(encode_source, jobs), key=lambda part: part[0])
-        streams = [part[1] for part in parts]
-        names = ("input_ids", "continues_word", "pinyin_ids")
-        stream = TokenStream(*(np.concatenate([getattr(part, name) for part in streams]) for name in names))
-        save_stream(stream, options.work)
-        held_out_file.write_text("\n".join(line for part in parts for line in part[2]) + "\n", encoding="utf-8")
-        logger.info(
-            "%s tokens to train on, %s lines held out", f"{len(stream):,}", sum(len(part[2]) for part in parts)
-        )
-    if not options.start and not (options.work / "tables.npz").exists():
-        tokenizer = ChineseBertTokenizer(vocab=str(vocabulary_file))
-        tokens = vocabulary_file.read_text(encoding="utf-8").splitlines()
-        blank = np.zeros((len(tokens), 3, 24, 24), bool)
-        glyphs = render_glyphs(tokens, options.fonts, missing="fallback") if options.fonts else blank
-        np.savez_compressed(
-            options.work / "tables.npz",
-            glyphs=glyphs,
-            pinyin_table=tokenizer.pinyin_table,
-            default_pinyin_ids=tokenizer.default_pinyin_ids,
-        )
+def read(options: TextOptions) -> tuple[Any, Any, dict[str, Any]]:
+    """Lines to train on and lines held out, and a report for the card."""
+    lines = read_texts(
+        options.data, encoding=options.encoding, text_column=options.text_column, streaming=options.streaming
+    )
+    if not options.streaming and (share := han_share(lines)) < 0.05:
+        raise SystemExit(f"{share:.1%} of the characters are Han characters: expected Chinese text; check --data")
+    shares = shares_of(options.thin)
+    train, held_out = split_held_out(lines, options.held_out_percent, of=lambda source: source not in shares)
+    train = thin(train, shares, seed=0) if shares else train
+    report: dict[str, Any] = {}
+    if options.exclude:
+        train, overlap = drop_overlap(train, EvaluationText.from_files(options.exclude), options.processes)
+        logger.info("%s", overlap)
+        report["overlap"] = overlap.to_dict() if overlap else None
+    return train, held_out, report
 
 
-def load_held_out(options: argparse.Namespace) -> HeldOut:
+def shares_of(items: list[str]) -> dict[str, float]:
+    """SOURCE=SHARE … as a dict."""
+    try:
+        return {source: float(share) for source, share in (item.rsplit("=", 1) for item in items)}
+    except ValueError:
+        raise SystemExit(f"--thin {' '.join(items)}: expected SOURCE=SHARE …, for example docs=0.3") from None
+
+
+def measure_on(held_out: Any, tokenizer: Any, options: TextOptions) -> HeldOut:
     """A sample of the held-out lines as rows."""
-    lines = (options.work / "held_out.txt").read_text(encoding="utf-8").splitlines()
-    sample = np.random.default_rng(options.seed).permutation(len(lines))[: options.held_out_lines]
-    streams = [encode([lines[i]], options) for i in sorted(sample)]
-    return held_out_rows(streams, options.length, cls_token_id=CLS, sep_token_id=SEP, seed=options.seed)
+    jieba.setLogLevel("WARNING")
+    texts = [row["text"] for row in (held_out.take(options.held_out_lines) if options.streaming else held_out)]
+    sample = np.random.default_rng(0).permutation(len(texts))[: options.held_out_lines]
+    reader = PinyinReader(tokenizer.readings).read_text if "pinyin_ids" in tokenizer.model_input_names else None
+    words = jieba.cut if options.segmenter == "jieba" else None
+    streams = [encode_lines([texts[i]], tokenizer.backend_tokenizer, words, reader) for i in sorted(sample)]
+    return held_out_rows(
+        streams, options.length, cls_token_id=tokenizer.cls_token_id, sep_token_id=tokenizer.sep_token_id
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- model
+
+
+def find_start(name: str) -> str:
+    """The embedded model by its own name; anything else as it is."""
+    return hf_nlpnotes.EMBEDDED_MODEL if name == Path(hf_nlpnotes.EMBEDDED_MODEL).name else name
+
+
+def new_tokenizer(lines: Any, options: ModelOptions, length: int) -> Any:
+    """A vocabulary from the text."""
+    vocabulary = build_vocabulary((row["text"] for row in lines), options.vocab_size)
+    return ChineseBertTokenizer(
+        vocab={token: number for number, token in enumerate(vocabulary)}, model_max_length=length
+    )
+
+
+def new_model(tokenizer: Any, options: ModelOptions, length: int) -> SampledChineseBertForMaskedLM:
+    """A ChineseBERT with its tables of readings and bitmaps; without dropout, which little training needs."""
+    config = ChineseBertConfig(
+        vocab_size=len(tokenizer), hidden_size=options.hidden_size, num_hidden_layers=options.layers,
+        num_attention_heads=options.heads, intermediate_size=4 * options.hidden_size, max_position_embeddings=length,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, layer_norm_eps=1e-12,
+        pad_token_id=tokenizer.pad_token_id, glyph_storage="bits", pinyin_table_size=len(tokenizer.pinyin_table),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = SampledChineseBertForMaskedLM(config)
+    model.set_readings(tokenizer.pinyin_table, tokenizer.default_pinyin_ids)
+    if options.fonts:
+        tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        model.set_glyphs(render_glyphs(tokens, options.fonts, missing="fallback"))
+    return model
+
+
+def load(folder: str) -> Any:
+    """A model to go on from, without dropout."""
+    known = {"chinesebert": SampledChineseBertForMaskedLM, "bert": SampledBertForMaskedLM}
+    kind = AutoConfig.from_pretrained(folder).model_type
+    if kind not in known:
+        raise SystemExit(f"{folder} is a model of type {kind!r}: expected one of {sorted(known)}")
+    without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return known[kind].from_pretrained(folder, dtype=torch.float32, **without)
 
 
 # ------------------------------------------------------------------------------------------------------------ training
 
 
-def precision(options: argparse.Namespace) -> Any:
-    """Matrix products in bfloat16, weights and sums in float32."""
-    return nullcontext() if options.float32 else torch.autocast("cpu", dtype=torch.bfloat16)
-
-
-def packed_attention(
-    _module: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    _mask: Any,
-    scaling: float = 1.0,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention of rows without padding, all of it in bfloat16: a third of the time of the fused kernel's backward."""
-    with torch.autocast("cpu", enabled=False):
-        weights = ((query * scaling) @ key.transpose(-1, -2)).softmax(-1)
-        return (weights @ value).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register("packed", packed_attention)
-AttentionMaskInterface.register("packed", lambda *_, **__: None)
-
-
-class Stages:
-    """What the stages share: the text, the clock, the held-out rows."""
-
-    def __init__(self, options: argparse.Namespace, rank: int) -> None:
-        self.options, self.rank = options, rank
-        self.stream = load_stream(options.work)
-        self.unigram = unigram_log_probabilities(self.stream.input_ids, options.vocab_size).exp()
-        self.vocabulary = (options.work / "vocab.txt").read_text(encoding="utf-8").splitlines()
-        self.held_out = load_held_out(options) if rank == 0 else None
-        if rank == 0:
-            short = slice(0, 500)
-            rows = self.held_out
-            pinyin = None if rows.pinyin_ids is None else rows.pinyin_ids[short]
-            self.glance = HeldOut(rows.input_ids[short], pinyin, rows.whole_words[short], rows.single[short])
-
-    def accuracy(self, model: Any, rows: HeldOut) -> dict[str, float]:
-        """Held-out accuracy as it is now."""
-        attention = model.config._attn_implementation
-        model.set_attn_implementation("sdpa")
-        result = masked_accuracy(model, rows, self.vocabulary, MASK)
-        model.set_attn_implementation(attention)
-        return result
-
-    def batches(self, stage: str) -> WindowBatches:
-        """Batches of a stage, in an order of its own."""
-        rows, processes = max(1, self.options.tokens // self.options.length), self.options.processes
-        return WindowBatches(
-            self.stream, self.options.length, rows, processes, CLS, SEP, self.options.seed + ord(stage)
+def check(text: TextOptions, model: ModelOptions, arguments: PretrainingArguments) -> None:
+    """Refuse what cannot work before anything is read."""
+    shares_of(text.thin)
+    if text.segmenter not in ("jieba", "none"):
+        raise SystemExit(f"--segmenter {text.segmenter}: expected jieba or none")
+    if text.streaming and (not model.start or arguments.max_steps <= 0 or model.negatives):
+        raise SystemExit(
+            "--streaming reads the text once, while training: it wants --start and --max_steps, and no --negatives, "
+            "which need the frequencies of all tokens beforehand"
+        )
+    launched = [os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED")]
+    if model.muon and (arguments.fsdp or arguments.deepspeed or any(launched)):
+        raise SystemExit("Muon works on whole matrices: with FSDP or DeepSpeed pass --muon false")
+    if not model.start and model.warm_start and model.heads != len(DEFAULT_OFFSETS):
+        raise SystemExit(
+            f"--heads {model.heads}: the warm start wants {len(DEFAULT_OFFSETS)}; pass --warm_start false"
         )
 
-    def run(self, stage: str, model: Any, optimizers: list[Any], loss_of: Any, warmup: int = 40, **hooks: Any) -> None:
-        """Train for the stage's share of the time; load its result if it is there already."""
-        done = self.options.work / f"{stage}.pt"
-        if not done.exists():
-            minutes = self.options.minutes * self.options.shares[STAGES.index(stage)]
-            budget = TimeBudget(minutes, self.options.work / f"{stage}.part.pt", warmup)
-            steps = train_for(
-                budget,
-                model,
-                optimizers,
-                loss_of,
-                report=lambda entry: logger.info("%s %s", stage, entry),
-                evaluate=lambda: self.accuracy(model, self.glance),
-                **hooks,
-            )
-            if self.rank == 0:
-                entry = {"step": steps, "minutes": round(minutes, 2), **self.accuracy(model, self.held_out)}
-                logger.info("%s done: %s", stage, entry)
-                save_whole(done, {"model": model.state_dict(), "history": [*budget.history, entry]})
-            distributed.barrier()
-        model.load_state_dict(torch.load(done, weights_only=True)["model"])
 
-    def every_position(self, stage: str, model: Any) -> None:
+SHAPING = (
+    "max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "seed", "bf16", "fp16",
+)  # fmt: skip
+"""Training arguments that the weights depend on."""
+
+
+class Training:
+    """What the stages share: options, text, the held-out rows, and where things lie."""
+
+    def __init__(self, text: TextOptions, model: ModelOptions, arguments: PretrainingArguments) -> None:
+        self.text, self.options, self.arguments = text, model, arguments
+        self.work = Path(model.work_dir or f"{str(arguments.output_dir).rstrip('/')}.work")
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.logs: dict[str, list[dict[str, Any]]] = {}
+        free = ("work_dir", "note", "manifest", "processes")
+        stated = {**dataclasses.asdict(text), **dataclasses.asdict(model)}
+        stated |= {name: getattr(arguments, name) for name in SHAPING}
+        self.stated = {name: str(value) for name, value in stated.items()}
+        with arguments.main_process_first(desc="options"):
+            claim_folder(self.work, {name: value for name, value in stated.items() if name not in free})
+
+    def prepare(self) -> None:
+        """Text → rows, once, by the first process; the others wait and read what it made."""
+        with self.arguments.main_process_first(desc="text"):
+            lines, held_out, self.report = read(self.text)
+            folder = self.work / "tokenizer"
+            if self.options.start:
+                self.tokenizer = AutoTokenizer.from_pretrained(find_start(self.options.start))
+            elif folder.exists():
+                self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            else:
+                with whole_folder(folder) as made:
+                    new_tokenizer(lines, self.options, self.text.length).save_pretrained(made)
+                self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            pack = lambda: training_rows(  # noqa: E731
+                lines, self.tokenizer, length=self.text.length, single_share=self.text.single_share,
+                segmenter=None if self.text.segmenter == "none" else self.text.segmenter, seed=0,
+                num_proc=self.text.processes,
+            )  # fmt: skip
+            if self.text.streaming:
+                self.rows: Any = pack().shuffle(seed=0, buffer_size=1000)
+            else:
+                options = (self.text.length, self.text.single_share, self.text.segmenter)
+                self.rows = cached_rows(
+                    self.work, {"lines": lines, "tokenizer": self.tokenizer, "options": options}, pack
+                )
+        self.held_out = measure_on(held_out, self.tokenizer, self.text)
+        if isinstance(self.rows, Dataset):
+            chunks = self.rows.data.column("input_ids").chunks
+            self.ids = np.concatenate([chunk.flatten().to_numpy() for chunk in chunks])
+            self.unigram = unigram_log_probabilities(self.ids, len(self.tokenizer)).exp()
+            logger.info("%s rows, %s tokens", f"{len(self.rows):,}", f"{len(self.ids):,}")
+
+    def accuracy(self, model: Any) -> dict[str, float]:
+        """Held-out accuracy of a model as it is now."""
+        tokens = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        return masked_accuracy(model, self.held_out, tokens, self.tokenizer.mask_token_id)
+
+    def stage(
+        self, name: str, model: Any, trained: Any, collate: Any, muon: bool, callbacks: Any, **changes: Any
+    ) -> None:
+        """Train `trained`, a part of `model` or all of it; go on where it was; load its result if it is done."""
+        arguments = copy.copy(self.arguments)
+        arguments.output_dir = str(self.work / name.replace(" ", "-"))
+        for key, value in changes.items():
+            setattr(arguments, key, value)
+        done = Path(arguments.output_dir) / "done"
+        if done.exists():
+            model.load_state_dict(type(model).from_pretrained(done).state_dict())
+            self.logs[name] = json.loads((done / "log_history.json").read_text(encoding="utf-8"))
+            return
+        trainer = PretrainingTrainer(
+            trained,
+            arguments,
+            collate,
+            self.rows,
+            measure=lambda: self.accuracy(model),
+            muon=muon,
+            callbacks=callbacks,
+        )
+        last = last_whole_checkpoint(arguments.output_dir, world_size=arguments.world_size)
+        if last:
+            logger.info("%s goes on from %s", name, last)
+        trainer.train(resume_from_checkpoint=last)
+        trainer.evaluate()
+        self.logs[name] = trainer.state.log_history
+        if trainer.is_world_process_zero():
+            with whole_folder(done) as made:
+                model.save_pretrained(made)
+                (made / "log_history.json").write_text(json.dumps(self.logs[name]), encoding="utf-8")
+        trainer.accelerator.wait_for_everyone()
+
+    def begin(self) -> Any:
+        """The model before masked language modelling."""
+        if self.options.start:
+            return load(find_start(self.options.start))
+        folder = self.work / "start"
+        with self.arguments.main_process_first(desc="start"):
+            if not folder.exists():
+                model = new_model(self.tokenizer, self.options, self.text.length)
+                if self.options.warm_start:
+                    warm_start(model, self.ids, reserved=RESERVED)
+                    start_fusion(model.bert.embeddings, reserved=RESERVED)
+                with whole_folder(folder) as made:
+                    model.save_pretrained(made)
+        model = load(str(folder)).to(self.arguments.device)
+        if self.options.warm_start:
+            self.every_position(model, "neighbours", True, self.options.neighbour_steps)
+            full = [row for row in self.rows[:64]["input_ids"] if len(row) == self.text.length]
+            ids = torch.tensor(full, device=self.arguments.device)
+            sharpen_heads(model, ids, self.tokenizer.mask_token_id)
+            free_heads(model, heads=(6, 7))
+            self.every_position(model, "attention", False, self.options.attention_steps)
+        return model
+
+    def every_position(self, model: Any, name: str, shifts: bool, steps: int) -> None:
         """Stages A and B: layer 0 and the head predict every position."""
-        predict = EveryPosition(model, MASK, DEFAULT_OFFSETS)
-        forward = predict.shifts if stage == "a" else predict.attention
-        layer, head, vectors = model.bert.encoder.layer[0], model.cls.predictions, model.get_input_embeddings().weight
-        parameters = [p for n, p in layer.named_parameters() if stage == "b" or not re.search("query|key", n)]
-        parameters += [vectors, head.bias, *head.transform.parameters()]
-        batches = self.batches(stage)
-
-        def loss_of(step: int, _: float) -> torch.Tensor:
-            batch, generator = batches.batch(step, self.rank), self.generator(stage, step)
-            text = batch["input_ids"] > MASK
-            whole = int(text.sum()) // 128 * 128 or int(text.sum())  # few sizes: kernels are compiled for each
-            with precision(self.options):
-                hidden = forward(batch["input_ids"], batch["continues_word"], generator)[text][:whole]
-                targets = batch["input_ids"][text][:whole]
-                return sampled_softmax_loss(hidden, targets, vectors, head.bias, self.unigram, generator=generator)
-
-        def keep_positions_apart() -> None:
-            vectors.grad[:, :RESERVED] = 0  # longer token vectors in these dimensions would blur the heads
-
-        adam = torch.optim.Adam(parameters, lr=2e-3, betas=(0.9, 0.98), fused=True)
-        self.run(stage, model, [adam], loss_of, after_backward=keep_positions_apart)
+        if not steps:
+            return
+        predict = EveryPosition(model, self.tokenizer.mask_token_id, DEFAULT_OFFSETS)
+        loss = EveryPositionLoss(predict, shifts=shifts, unigram=self.unigram, reserved=RESERVED).begin()
+        collate = DataCollatorForEveryPosition(self.tokenizer.pad_token_id)
+        changes = {"max_steps": steps, "learning_rate": 2e-3, "adam_beta2": 0.98, "warmup_steps": 40}
+        self.stage(name, model, loss, collate, muon=False, callbacks=[], **changes)
+        loss.end()
 
     def masked(self, model: Any) -> None:
-        """Stage C: masked language modelling; Muon for the encoder's matrices, slower where heads look, Adam else."""
-        options, head, vectors = self.options, model.cls.predictions, model.get_input_embeddings().weight
-        named = dict(model.bert.encoder.named_parameters())
-        looks = [p for n, p in named.items() if re.search(r"(query|key)\.weight", n)]
-        carries = [p for n, p in named.items() if p.dim() == 2 and not re.search("query|key", n)]
-        carries.append(head.transform.dense.weight)
-        taken = {id(p) for p in looks + carries}
-        others = [p for p in model.parameters() if id(p) not in taken]
-        groups = [{"params": looks, "lr": options.rate / 3}, {"params": carries, "lr": options.rate}]
-        muon = torch.optim.Muon(groups, weight_decay=0.01, ns_steps=4, adjust_lr_fn="match_rms_adamw")
-        adam = torch.optim.AdamW(others, lr=0.7 * options.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-        readings, batches = model.bert.embeddings.default_pinyin_ids.numpy(), self.batches("c")
+        """Masked language modelling of the whole model."""
+        options = self.options
+        collate = DataCollatorForChineseBertMaskedLM(
+            self.tokenizer, mlm_probability=options.mlm_probability, whole_word_share=options.whole_word_share,
+            seed=self.arguments.seed,
+        )  # fmt: skip
+        if not self.text.streaming:
+            model.set_unigram(self.unigram)
+        if self.arguments.bf16 and self.arguments.device.type == "cpu":
+            bfloat16_attention.register()
+            model.set_attn_implementation(bfloat16_attention.NAME)
+        callbacks = [MaskingEpoch(collate), AllTokensAtTheEnd(model, options.negatives)]
+        self.stage(MASKED, model, model, collate, muon=options.muon, callbacks=callbacks)
 
-        def loss_of(step: int, share: float) -> torch.Tensor:
-            batch, generator = batches.batch(step, self.rank), self.generator("c", step)
-            rng = np.random.default_rng(generator.initial_seed())
-            ids, pinyin = batch["input_ids"].numpy(), batch["pinyin_ids"].numpy()
-            words = np.where(ids > MASK, (~batch["continues_word"].numpy()).cumsum(1) - 1, NO_WORD)
-            single = rng.random((len(ids), 1)) < options.single_share
-            first, last = options.mask_rate
-            units = np.where(single, characters_as_words(words), words)
-            chosen = choose_words(units, rng.random(ids.shape), first + (last - first) * share)
-            new_ids, new_pinyin, labels = replace_tokens(
-                ids, pinyin, chosen, rng.random(ids.shape), rng.integers(MASK + 1, options.vocab_size, ids.shape),
-                mask_token_id=MASK, default_pinyin_ids=readings, mask_share=0.9, random_share=0.05,
-            )  # fmt: skip
-            at = torch.from_numpy(chosen)
-            whole = int(at.sum()) // 32 * 32 or int(at.sum())
-            targets = torch.from_numpy(labels)[at][:whole]
-            with precision(options):
-                fused = fuse_distinct(model.bert.embeddings, torch.from_numpy(new_ids), torch.from_numpy(new_pinyin))
-                hidden = head.transform(model.bert(inputs_embeds=fused).last_hidden_state[at][:whole])
-                if share < 0.75:  # most of the time a third of the vocabulary will do
-                    return sampled_softmax_loss(
-                        hidden, targets, vectors, head.bias, self.unigram, negatives=2500, generator=generator
-                    )
-                return F.cross_entropy(head.decoder(hidden).float(), targets)
-
-        self.run("c", model, [muon, adam], loss_of, warmup=50)
-
-    def generator(self, stage: str, step: int) -> torch.Generator:
-        """Random numbers of one step of one process."""
-        seed = np.random.SeedSequence([self.options.seed, ord(stage), step, self.rank]).generate_state(1, np.uint64)[0]
-        return torch.Generator().manual_seed(int(seed >> 1))
-
-
-def sizes(options: argparse.Namespace) -> dict[str, Any]:
-    """Configuration of the plain BERT and the ChineseBERT alike; without dropout, which little training needs."""
-    return {
-        "vocab_size": options.vocab_size, "hidden_size": options.hidden, "num_hidden_layers": options.layers,
-        "num_attention_heads": len(DEFAULT_OFFSETS), "intermediate_size": 4 * options.hidden,
-        "max_position_embeddings": options.length, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-        "layer_norm_eps": 1e-12, "pad_token_id": PAD,
-    }  # fmt: skip
+    def publish(self, model: Any) -> None:
+        """Write the model in float16, its tokenizer, card and learning curve; all of it or nothing."""
+        model.set_attn_implementation("sdpa")
+        # Fine-tuning on little data wants the usual dropout; pretraining went without.
+        model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.1
+        with whole_folder(self.arguments.output_dir) as made:
+            model.half().save_pretrained(made)
+            model.config.dtype = torch.float32  # what it is loaded in unless told otherwise; float16 is for the file
+            model.config.architectures = [type(model).__name__.removeprefix("Sampled")]
+            model.config.save_pretrained(made)
+            self.tokenizer.save_pretrained(made)
+            saved = type(model).from_pretrained(made)
+            stated = {
+                name: value
+                for name, value in self.stated.items()
+                if name not in ("data", "exclude", "work_dir", "note", "manifest")
+            }
+            stated["fonts"] = ", ".join(read_glyph_font(font).name for font in self.options.fonts) or "none"
+            write_card(
+                made,
+                name=Path(self.arguments.output_dir).name,
+                accuracy=self.accuracy(saved),
+                history=self.logs,
+                sources=json.loads(Path(self.text.manifest).read_text(encoding="utf-8")) if self.text.manifest else [],
+                options=stated,
+                training_tokens=None if self.text.streaming else len(self.ids),
+                device=self.arguments.device.type,
+                note=self.options.note,
+            )
+            try:
+                plot_learning_curves(self.logs, made / "learning_curve.png")
+            except ImportError as error:
+                logger.warning("%s", error)
 
 
-def build_chinesebert(options: argparse.Namespace) -> Any:
-    """The model to go on from; or a ChineseBERT with its tables, the fusion passing characters on alone."""
-    torch.manual_seed(options.seed)
-    if options.start:
-        without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        return ChineseBertForMaskedLM.from_pretrained(options.start, dtype=torch.float32, **without)
-    tables = np.load(options.work / "tables.npz")
-    config = ChineseBertConfig(**sizes(options), glyph_storage="bits", pinyin_table_size=len(tables["pinyin_table"]))
-    model = ChineseBertForMaskedLM(config)
-    start_fusion(model.bert.embeddings, reserved=RESERVED)
-    model.set_readings(tables["pinyin_table"], tables["default_pinyin_ids"])
-    model.set_glyphs(tables["glyphs"])
-    return model
-
-
-def character_model(stages: Stages) -> Any:
-    """Warm start, stages A and B: a plain BERT."""
-    options = stages.options
-    torch.manual_seed(options.seed)
-    plain = BertForMaskedLM(BertConfig(**sizes(options)))
-    start = options.work / "start.pt"
-    if stages.rank == 0 and not start.exists():
-        warm_start(plain, np.asarray(stages.stream.input_ids), reserved=RESERVED, seed=options.seed)
-        save_whole(start, {"model": plain.state_dict()})
-    distributed.barrier()
-    plain.load_state_dict(torch.load(start, weights_only=True)["model"])
-    stages.every_position("a", plain)
-    sharpen_heads(plain, stages.batches("b").batch(0, 0)["input_ids"], MASK)
-    free_heads(plain, heads=(6, 7), seed=options.seed)
-    stages.every_position("b", plain)
-    return plain
-
-
-def worker(rank: int, options: argparse.Namespace) -> None:
-    """All stages, in one of the processes."""
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stdout)
-    torch.set_num_threads(1)
-    rendezvous = f"file://{(options.work / 'rendezvous').resolve()}"
-    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=options.processes)
-    stages = Stages(options, rank)
-    model = build_chinesebert(options)
-    if not options.start:
-        model.load_state_dict(character_model(stages).state_dict(), strict=False)
-    model.set_attn_implementation("packed")
-    stages.masked(model)
-    distributed.destroy_process_group()
-
-
-# ------------------------------------------------------------------------------------------------------------- publish
-
-
-def publish(options: argparse.Namespace) -> None:
-    """Write the model in float16, its tokenizer and a card with figures of the folder as it lies there."""
-    model = build_chinesebert(options)
-    model.load_state_dict(torch.load(options.work / "c.pt", weights_only=True)["model"])
-    # Fine-tuning on little data wants the usual dropout; pretraining went without.
-    model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.1
-    model.half().save_pretrained(options.output)
-    model.config.dtype = torch.float32  # what it is loaded in unless told otherwise; float16 is for the file
-    model.config.save_pretrained(options.output)
-    vocabulary = str(options.work / "vocab.txt")
-    ChineseBertTokenizer(vocab=vocabulary, model_max_length=options.length).save_pretrained(options.output)
-    saved = ChineseBertForMaskedLM.from_pretrained(options.output)
-    run = [stage for stage in STAGES if options.shares[STAGES.index(stage)]]
-    stages = {stage: torch.load(options.work / f"{stage}.pt", weights_only=True) for stage in run}
-    options.fonts = [read_glyph_font(font).name for font in options.fonts] or ["none"]
-    tokens = Path(vocabulary).read_text(encoding="utf-8").splitlines()
-    write_card(
-        options.output,
-        accuracy=masked_accuracy(saved, load_held_out(options), tokens, MASK),
-        history={stage: state.get("history", []) for stage, state in stages.items()},
-        sources=manifest(options),
-        options={
-            name: str(value) for name, value in vars(options).items() if name not in ("data", "output", "work", "note")
-        },
-        training_tokens=len(load_stream(options.work)),
-        note=options.note,
-    )
-
-
-def main() -> None:
-    """Prepare, train, publish."""
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stdout)
-    options = parse()
-    prepare(options)
-    (options.work / "rendezvous").unlink(missing_ok=True)
-    if not (options.work / "c.pt").exists():
-        began = time.monotonic()
-        torch.multiprocessing.spawn(worker, (options,), nprocs=options.processes)
-        logger.info("trained in %.1f minutes", (time.monotonic() - began) / 60)
-    publish(options)
+def main(options: list[str] | None = None) -> None:
+    """Read, train, publish."""
+    text, model, arguments = HfArgumentParser(
+        (TextOptions, ModelOptions, PretrainingArguments)
+    ).parse_args_into_dataclasses(options)
+    logging.basicConfig(
+        format="%(asctime)s %(message)s", stream=sys.stdout,
+        level=logging.INFO if arguments.process_index == 0 else logging.WARNING,
+    )  # fmt: skip
+    check(text, model, arguments)
+    training = Training(text, model, arguments)
+    training.prepare()
+    network = training.begin()
+    training.masked(network)
+    if arguments.process_index == 0:
+        training.publish(network)
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

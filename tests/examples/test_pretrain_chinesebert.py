@@ -1,61 +1,191 @@
-"""The example, from text files to a folder that the Auto classes load; a second call has nothing left to do."""
+"""The example: from text files to a folder that the Auto classes load, on from one, and on after a kill."""
 
+import importlib.util
 import json
 import random
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from datasets import load_from_disk
 from safetensors import safe_open
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
+pytest.importorskip("jieba")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pretrain_chinesebert.py"
+SCRATCH = [
+    "--layers", "1", "--hidden_size", "256", "--length", "32", "--vocab_size", "400", "--neighbour_steps", "40",
+    "--attention_steps", "20",
+]  # fmt: skip
+COMMON = [
+    "--per_device_train_batch_size", "16", "--save_steps", "5", "--eval_steps", "5", "--logging_steps", "5",
+    "--bf16", "false", "--use_cpu", "true", "--disable_tqdm", "true",
+]  # fmt: skip
 
 
-@pytest.mark.slow
-def test_from_text_to_model(tmp_path):
-    pytest.importorskip("jieba")
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("pretrain_chinesebert", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["pretrain_chinesebert"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["pretrain_chinesebert"]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
     rng = random.Random(0)
-    (tmp_path / "texts").mkdir()
     subjects, verbs, objects = ("我", "你", "老师", "学生"), ("喜欢", "看见", "想念"), ("猫", "北京", "电影", "音乐")
     lines = [
         f"{rng.choice(subjects)}{rng.choice(verbs)}{rng.choice(objects)}，第{i}次也{rng.choice(verbs)}。"
-        for i in range(3000)
+        for i in range(2500)
     ]
-    (tmp_path / "texts" / "made.txt").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "made.txt").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "other.txt").write_text("\n".join(f"明天我们去公园看花{i}" for i in range(400)), encoding="utf-8")
     source = {"source": "made", "repo": "made/up", "licence": "CC0-1.0", "topic": "sentences", "chars": 60_000}
-    (tmp_path / "texts" / "manifest.json").write_text(json.dumps([source]), encoding="utf-8")
-    output = tmp_path / "model"
-    command = [
-        sys.executable, str(EXAMPLE), "--data", str(tmp_path / "texts"), "--output", str(output), "--minutes", "0.15",
-        "--processes", "1", "--layers", "1", "--hidden", "256", "--tokens", "512", "--length", "32", "--float32",
-        "--vocab-size", "400",
+    (folder / "manifest.json").write_text(json.dumps([source]), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scratch(example, texts, tmp_path_factory):
+    """Options of a run from scratch, and its model's folder."""
+    folder = tmp_path_factory.mktemp("scratch") / "model"
+    options = [
+        "--data", str(texts), "--output_dir", str(folder), *SCRATCH, *COMMON, "--max_steps", "12", "--manifest",
+        str(texts / "manifest.json"), "--thin", "other=0.5", "--negatives", "64", "--warmup_steps", "2",
     ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
-    model, tokenizer = AutoModelForMaskedLM.from_pretrained(output), AutoTokenizer.from_pretrained(output)
+    example.main(options)
+    return options, folder
+
+
+def weights(folder):
+    return {name: tensor.clone() for name, tensor in AutoModelForMaskedLM.from_pretrained(folder).state_dict().items()}
+
+
+def test_from_text_to_a_model_that_every_auto_class_loads(scratch):
+    _, folder = scratch
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.config.model_type == "chinesebert"
+    assert model.config.architectures == ["ChineseBertForMaskedLM"]
     assert model.dtype == torch.float32
-    with safe_open(output / "model.safetensors", framework="pt") as archive:
+    with safe_open(folder / "model.safetensors", framework="pt") as archive:
         assert archive.get_tensor("cls.predictions.bias").dtype == torch.float16
-    assert "made/up" in (output / "README.md").read_text(encoding="utf-8")
     batch = tokenizer("我喜[MASK]猫", return_tensors="pt")
     with torch.no_grad():
         guess = model(**batch).logits[0, 3].argmax()
     assert tokenizer.convert_ids_to_tokens(int(guess)) == "欢"
-    # A second call has nothing left to do.
-    done = (output.with_name("model.work") / "c.pt").stat().st_mtime_ns
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
-    assert (output.with_name("model.work") / "c.pt").stat().st_mtime_ns == done
-    # And going on from it leaves vocabulary and bitmaps as they are.
+    for kind in (AutoModel, AutoModelForSequenceClassification):
+        assert kind.from_pretrained(folder)(**batch)[0].isfinite().all()
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "made/up" in card
+    for stage in ("neighbours", "attention", "masked language modelling"):
+        assert f"| {stage} |" in card
+    assert not list(folder.parent.glob(".*"))  # nothing half-written beside it
+
+
+def test_a_finished_run_trains_no_more(example, scratch):
+    options, folder = scratch
+    before = weights(folder)
+    done = folder.with_name("model.work") / "masked-language-modelling" / "done"
+    written = (done / "model.safetensors").stat().st_mtime_ns
+    example.main(options)
+    assert (done / "model.safetensors").stat().st_mtime_ns == written
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(folder).items())
+
+
+def test_goes_on_after_a_kill_to_the_same_weights(example, scratch, tmp_path):
+    """Killed while it wrote checkpoint 10: it goes on from 5, in the middle of the epoch, bit for bit."""
+    options, folder = scratch
+    work = shutil.copytree(folder.with_name("model.work"), tmp_path / "model.work")
+    stage = work / "masked-language-modelling"
+    assert sorted(path.name for path in stage.iterdir()) == ["checkpoint-10", "checkpoint-12", "done"]
+    for name in ("done", "checkpoint-12"):
+        shutil.rmtree(stage / name)
+    shutil.copytree(stage / "checkpoint-10", stage / "checkpoint-11")
+    (stage / "checkpoint-11" / "trainer_state.json").unlink()
+    again = list(options)
+    again[again.index("--output_dir") + 1] = str(tmp_path / "model")
+    example.main(again)
+    before = weights(folder)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(tmp_path / "model").items())
+    history = json.loads((stage / "done" / "log_history.json").read_text(encoding="utf-8"))
+    assert [entry["step"] for entry in history if "eval_single" in entry][:2] == [5, 10]
+
+
+@pytest.mark.slow
+def test_killed_at_any_time_nothing_is_lost(scratch, texts, tmp_path):
+    """A real SIGKILL after the first checkpoint, then the same command again."""
+    options, folder = scratch
+    again = [str(part) for part in options]
+    again[again.index("--output_dir") + 1] = str(tmp_path / "model")
+    command = [sys.executable, str(EXAMPLE), *again]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stage = tmp_path / "model.work" / "masked-language-modelling"
+    while not (stage / "checkpoint-5").exists():
+        assert process.poll() is None, "it ended before its first checkpoint"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "model").exists()
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    before = weights(folder)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(tmp_path / "model").items())
+
+
+def test_on_from_a_model_on_text_of_ones_own(example, scratch, texts, tmp_path):
+    _, start = scratch
+    evaluation = tmp_path / "test.txt"
+    kept_out = (texts / "made.txt").read_text(encoding="utf-8").splitlines()[:300]
+    evaluation.write_text("\n".join(kept_out), encoding="utf-8")
     further = tmp_path / "further"
-    command[command.index("--output") + 1] = str(further)
-    command[command.index("--minutes") + 1] = "0.05"
-    subprocess.run([*command, "--start", str(output)], check=True, capture_output=True, text=True, timeout=300)
-    assert AutoTokenizer.from_pretrained(further).get_vocab() == tokenizer.get_vocab()
-    again = AutoModelForMaskedLM.from_pretrained(further)
-    assert torch.equal(again.bert.embeddings.glyph_embeddings.embedding.weight,
-                       model.bert.embeddings.glyph_embeddings.embedding.weight)  # fmt: skip
-    assert not torch.equal(again.cls.predictions.bias, model.cls.predictions.bias)
-    assert "It went on from" in (further / "README.md").read_text(encoding="utf-8")
+    example.main([
+        "--data", str(texts / "made.txt"), "--start", str(start), "--output_dir", str(further), *COMMON, "--length",
+        "32", "--max_steps", "4", "--learning_rate", "0.01", "--warmup_steps", "0", "--exclude", str(evaluation),
+        "--segmenter", "none",
+    ])  # fmt: skip
+    assert AutoTokenizer.from_pretrained(further).get_vocab() == AutoTokenizer.from_pretrained(start).get_vocab()
+    old, new = weights(start), weights(further)
+    glyphs = "bert.embeddings.glyph_embeddings.embedding.weight"
+    assert torch.equal(old[glyphs], new[glyphs])
+    assert not torch.equal(old["cls.predictions.bias"], new["cls.predictions.bias"])
+    (rows,) = (tmp_path / "further.work").glob("rows-*")
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    texts_of_rows = ("".join(tokenizer.convert_ids_to_tokens(ids)) for ids in load_from_disk(rows)["input_ids"])
+    text = "\n".join(texts_of_rows).replace("##", "")
+    assert not any(f"第{i}次也" in text for i in range(300))  # the numbers of the lines that were kept out
+    assert "第1234次也" in text
+
+
+def test_streams(example, scratch, texts, tmp_path):
+    _, start = scratch
+    example.main([
+        "--data", str(texts / "made.txt"), "--start", str(start), "--output_dir", str(tmp_path / "model"), *COMMON,
+        "--length", "32", "--max_steps", "3", "--streaming", "true", "--held_out_lines", "20",
+    ])  # fmt: skip
+    assert "Streamed text" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("hello world, no Han here\n" * 50, [], "Han"),
+        ("我喜欢猫\n" * 50, ["--streaming", "true", "--max_steps", "2"], "--start"),
+        ("我喜欢猫\n" * 50, ["--segmenter", "words"], "jieba or none"),
+        ("", [], "nothing but blanks"),
+    ],
+)
+def test_what_cannot_work_is_said(example, text, options, message, tmp_path):
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    with pytest.raises((SystemExit, ValueError), match=message):
+        example.main(
+            ["--data", str(tmp_path / "text.txt"), "--output_dir", str(tmp_path / "model"), *COMMON, *options]
+        )
+    assert not (tmp_path / "model").exists()

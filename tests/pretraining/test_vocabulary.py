@@ -32,6 +32,14 @@ def test_independent_of_the_order_of_texts():
     assert build_vocabulary(TEXTS, 120) == build_vocabulary(reversed(TEXTS), 120)
 
 
+def test_the_same_each_time():
+    """Many pieces are equally frequent here; a hash table's order would show within a few calls."""
+    texts = [f"第{number}次 v{number * 7}.{number}x" for number in range(3000)]
+    first = build_vocabulary(texts, 400)
+    assert len(first) == 400
+    assert all(build_vocabulary(texts, 400) == first for _ in range(4))
+
+
 @pytest.mark.parametrize(("texts", "size", "message"), [(["abc"] * 9, 200, "no Han"), (TEXTS, 50, "size=50")])
 def test_errors(texts, size, message):
     with pytest.raises(ValueError, match=message):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, Trainer, TrainingArguments
 
-from hf_nlpnotes.training import is_whole, last_whole_checkpoint, whole_folder
+from hf_nlpnotes.training import claim_folder, is_whole, last_whole_checkpoint, whole_folder
 
 
 def names(folder):
@@ -99,3 +99,13 @@ def test_half_a_checkpoint_is_passed_over(trained, name, tmp_path):
         part.write_bytes(whole)
     assert is_whole(trained / "checkpoint-4")
     assert last_whole_checkpoint(trained) == str(trained / "checkpoint-4")
+
+
+def test_a_folder_belongs_to_one_run(tmp_path):
+    claim_folder(tmp_path / "run", {"steps": 10, "data": ["文.txt"]})
+    claim_folder(tmp_path / "run", {"steps": "10", "data": ["文.txt"]})
+    with pytest.raises(ValueError, match=r"steps was '10' and is '12'.*Take another folder"):
+        claim_folder(tmp_path / "run", {"steps": 12, "data": ["文.txt"]})
+    with pytest.raises(ValueError, match="data was"):
+        claim_folder(tmp_path / "run", {"steps": 10})
+    assert names(tmp_path / "run") == ["options.json"]

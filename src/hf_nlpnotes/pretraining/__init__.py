@@ -5,13 +5,19 @@ A room for each technique:
 - text: `texts` (reading), `overlap` (keeping evaluation text out), `vocabulary`, `packing`, `rows` (full rows);
 - masks: the collator `DataCollatorForChineseBertMaskedLM` stands with the model; `masking_epoch` for the Trainer;
 - warm start: `token_vectors`, `offset_heads`, `warm_start`, `every_position`, `fusion_start`;
-- training: `sampled_masked_lm` (the loss), `muon` (the optimizer), `bfloat16_attention`;
+- training: `sampled_masked_lm` (the loss), `muon` (the optimizer), `bfloat16_attention`,
+  `trainer`;
 - results: `held_out` (accuracy), `learning_curve`, `model_card`.
 
 `examples/pretrain_chinesebert.py` puts them together.
 """
 
-from .every_position import EveryPosition, EveryPositionLoss, sampled_softmax_loss
+from .every_position import (
+    DataCollatorForEveryPosition,
+    EveryPosition,
+    EveryPositionLoss,
+    sampled_softmax_loss,
+)
 from .fusion_start import start_fusion
 from .held_out import HeldOut, held_out_rows, masked_accuracy
 from .learning_curve import plot_learning_curves
@@ -29,16 +35,20 @@ from .offset_heads import (
 from .packing import TokenStream, encode_lines, is_held_out, thin_out, word_starts
 from .sampled_masked_lm import SampledBertForMaskedLM, SampledChineseBertForMaskedLM
 from .token_vectors import cooccurrence_counts, positive_pmi, token_vectors, unigram_log_probabilities
+from .trainer import AllTokensAtTheEnd, PretrainingTrainer
 from .vocabulary import build_vocabulary
 from .warm_start import free_heads, sharpen_heads, warm_start
 
 __all__ = [
     "DEFAULT_OFFSETS",
+    "AllTokensAtTheEnd",
+    "DataCollatorForEveryPosition",
     "EveryPosition",
     "EveryPositionLoss",
     "HeldOut",
     "MaskingEpoch",
     "MuonAdamW",
+    "PretrainingTrainer",
     "SampledBertForMaskedLM",
     "SampledChineseBertForMaskedLM",
     "TokenStream",

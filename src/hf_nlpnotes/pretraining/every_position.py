@@ -12,12 +12,14 @@ are left alone. When it fails: a long stage makes layer 0 do work that deeper la
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 _BLOCK = 256
 _IGNORED = -100  # target of a row that does not count, as torch has it
@@ -170,6 +172,25 @@ class EveryPosition(nn.Module):
         hidden = output.LayerNorm(output.dense(attended) + query)
         hidden = layer.output(layer.intermediate(hidden), hidden)
         return self.transform(hidden)
+
+
+@dataclass
+class DataCollatorForEveryPosition:
+    """Pad rows and leave them as they are otherwise: their tokens and words, nothing masked.
+
+    Args:
+        pad_token_id: id of ``[PAD]``.
+    """
+
+    pad_token_id: int = 0
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `word_ids` (-1 at padding), each (batch, length) int64."""
+        padding = {"input_ids": self.pad_token_id, "word_ids": -1}
+        return {
+            name: pad_sequence([torch.as_tensor(row[name]).long() for row in rows], True, value)
+            for name, value in padding.items()
+        }
 
 
 class EveryPositionLoss(nn.Module):

@@ -113,7 +113,7 @@ def masked_accuracy(
         alone, and `_tokens`, how many tokens there were. NaN where there was nothing to find.
     """
     han = torch.tensor([len(token) == 1 and is_han(token) for token in vocabulary])
-    training = model.training
+    training, device = model.training, getattr(model, "device", torch.device("cpu"))
     model.eval()
     result: dict[str, float] = {}
     for kind in ("whole_words", "single", "scattered"):
@@ -127,7 +127,8 @@ def masked_accuracy(
             inputs = {"input_ids": ids.masked_fill(mask, mask_token_id), "attention_mask": (ids != 0).long()}
             if rows.pinyin_ids is not None and model.config.model_type == "chinesebert":
                 inputs["pinyin_ids"] = rows.pinyin_ids[at, :used].masked_fill(mask, 0)
-            guess = model.cls(model.bert(**inputs)[0][mask]).argmax(-1)
+            inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+            guess = model.cls(model.bert(**inputs)[0][mask.to(device)]).argmax(-1).cpu()
             hits.append(guess == ids[mask])
             targets.append(ids[mask])
         right, of_han = torch.cat(hits).float(), han[torch.cat(targets)]

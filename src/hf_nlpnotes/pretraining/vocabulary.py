@@ -2,7 +2,7 @@
 
 BERT's pre-tokenizer isolates every Han character, so merging algorithms have nothing to learn on them: the Han part
 of a Chinese BERT vocabulary is a frequency list. Only runs of other letters and digits (``python``, ``2023``) are
-worth subwords, learned here with WordPiece (Schuster & Nakajima 2012) as `tokenizers` implements it.
+worth subwords, learned here by byte-pair merges (Sennrich et al. 2016) as `tokenizers` implements them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+_MIN_PIECE_COUNT = 5
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _LETTER_RUN = re.compile(r"[a-z0-9]+")
 
@@ -75,12 +76,21 @@ def build_vocabulary(
 
 
 def _subwords(runs: Counter[str], size: int) -> list[str]:
-    """WordPiece tokens of runs of letters and digits, in the order in which they were learned."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """WordPiece tokens of runs of letters and digits, by how often they are used.
+
+    Byte-pair merges are learned, the runs are cut by them, and each piece counts at the begin of a run or, with
+    ``##``, inside. The library's WordPiece trainer would do it at once, but it numbers continuing pieces in the order
+    of a hash table, so that two processes with the same text come to different vocabularies.
+    """
+    tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordPieceTrainer(vocab_size=size, min_frequency=5, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=_MIN_PIECE_COUNT, show_progress=False)
+    by_name = sorted(runs)
     # Capped: the ranking of the most frequent runs matters little, and they all get a piece.
-    repeated = (" ".join([run] * min(count, 2000)) for run, count in sorted(runs.items()))
-    tokenizer.train_from_iterator(repeated, trainer)
-    learned: dict[str, int] = tokenizer.get_vocab()
-    return sorted(learned, key=learned.__getitem__)
+    tokenizer.train_from_iterator((" ".join([run] * min(runs[run], 2000)) for run in by_name), trainer)
+    counts: Counter[str] = Counter()
+    for run, encoding in zip(by_name, tokenizer.encode_batch(by_name), strict=True):
+        for position, piece in enumerate(encoding.tokens):
+            counts[f"##{piece}" if position else piece] += runs[run]
+    frequent = (piece for piece, count in counts.items() if count >= _MIN_PIECE_COUNT)
+    return sorted(frequent, key=lambda piece: (-counts[piece], piece))

@@ -1,5 +1,5 @@
 """Training: parts that plug into the stock Trainer."""
 
-from .checkpoints import is_whole, last_whole_checkpoint, whole_folder
+from .checkpoints import claim_folder, is_whole, last_whole_checkpoint, whole_folder
 
-__all__ = ["is_whole", "last_whole_checkpoint", "whole_folder"]
+__all__ = ["claim_folder", "is_whole", "last_whole_checkpoint", "whole_folder"]

@@ -7,9 +7,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -77,3 +78,27 @@ def last_whole_checkpoint(folder: str | os.PathLike[str], *, world_size: int = 1
         if is_whole(entry, world_size=world_size):
             return str(entry)
     return None
+
+
+def claim_folder(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
+    """Make a folder the one of a run with these options, or see that it is.
+
+    A training that finds checkpoints goes on from them; those of a run with other options would be taken for its own.
+
+    Args:
+        options: all that the weights depend on, compared as strings.
+
+    Raises:
+        ValueError: the folder is that of a run with other options; names them.
+    """
+    place, stated = Path(folder) / "options.json", {name: str(value) for name, value in options.items()}
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        temporary = place.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(stated, ensure_ascii=False, indent=1), encoding="utf-8")
+        os.replace(temporary, place)
+    other = json.loads(place.read_text(encoding="utf-8"))
+    changed = [name for name in sorted({*stated, *other}) if stated.get(name) != other.get(name)]
+    if changed:
+        differences = "; ".join(f"{name} was {other.get(name)!r} and is {stated.get(name)!r}" for name in changed)
+        raise ValueError(f"{folder} holds a run with other options: {differences}. Take another folder, or remove it")

@@ -31,7 +31,6 @@ from hf_nlpnotes.pretraining.rows import (
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 HAN = [chr(code) for code in range(0x4E00, 0x9FA6)]
-CLS, SEP = 2, 3
 FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 and later
 
 

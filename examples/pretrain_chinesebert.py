@@ -63,7 +63,7 @@ from hf_nlpnotes.pretraining.learning_curve import plot_learning_curves
 from hf_nlpnotes.pretraining.masking_epoch import MaskingEpoch
 from hf_nlpnotes.pretraining.model_card import write_card
 from hf_nlpnotes.pretraining.offset_heads import DEFAULT_OFFSETS
-from hf_nlpnotes.pretraining.overlap import EvaluationText, drop_overlap
+from hf_nlpnotes.pretraining.overlap import EvaluationText, OverlapReport, drop_overlap
 from hf_nlpnotes.pretraining.packing import encode_lines
 from hf_nlpnotes.pretraining.rows import cached_rows, training_rows
 from hf_nlpnotes.pretraining.sampled_masked_lm import SampledBertForMaskedLM, SampledChineseBertForMaskedLM
@@ -156,8 +156,8 @@ class PretrainingArguments(TrainingArguments):
 # ---------------------------------------------------------------------------------------------------------------- text
 
 
-def read(options: TextOptions) -> tuple[Any, Any, dict[str, Any]]:
-    """Lines to train on and lines held out, and a report for the card."""
+def read(options: TextOptions) -> tuple[Any, Any, OverlapReport | None]:
+    """Lines to train on, lines held out, and what was dropped because evaluation files have it (None: not asked)."""
     lines = read_texts(
         options.data, encoding=options.encoding, text_column=options.text_column, streaming=options.streaming
     )
@@ -166,11 +166,12 @@ def read(options: TextOptions) -> tuple[Any, Any, dict[str, Any]]:
     shares = shares_of(options.thin)
     train, held_out = split_held_out(lines, options.held_out_percent, of=lambda source: source not in shares)
     train = thin(train, shares, seed=0) if shares else train
-    report: dict[str, Any] = {}
+    report = None
     if options.exclude:
-        train, overlap = drop_overlap(train, EvaluationText.from_files(options.exclude), options.processes)
-        logger.info("%s", overlap)
-        report["overlap"] = overlap.to_dict() if overlap else None
+        train, report = drop_overlap(train, EvaluationText.from_files(options.exclude), options.processes)
+        logger.info(
+            "%s", report or "a stream is compared with the evaluation files while it is read, without a report"
+        )
     return train, held_out, report
 
 
@@ -285,7 +286,7 @@ class Training:
     def prepare(self) -> None:
         """Text → rows, once, by the first process; the others wait and read what it made."""
         with self.arguments.main_process_first(desc="text"):
-            lines, held_out, self.report = read(self.text)
+            lines, held_out, self.overlap = read(self.text)
             folder = self.work / "tokenizer"
             if self.options.start:
                 self.tokenizer = AutoTokenizer.from_pretrained(find_start(self.options.start))
@@ -430,6 +431,7 @@ class Training:
                 training_tokens=None if self.text.streaming else len(self.ids),
                 device=self.arguments.device.type,
                 note=self.options.note,
+                overlap=str(self.overlap or ""),
             )
             try:
                 plot_learning_curves(self.logs, made / "learning_curve.png")

@@ -156,6 +156,9 @@ def test_on_from_a_model_on_text_of_ones_own(example, scratch, texts, tmp_path):
     glyphs = "bert.embeddings.glyph_embeddings.embedding.weight"
     assert torch.equal(old[glyphs], new[glyphs])
     assert not torch.equal(old["cls.predictions.bias"], new["cls.predictions.bias"])
+    card = (further / "README.md").read_text(encoding="utf-8")
+    assert "Evaluation text that was kept out" in card
+    assert "300" in card[card.index("evaluation file") :]
     (rows,) = (tmp_path / "further.work").glob("rows-*")
     tokenizer = AutoTokenizer.from_pretrained(start)
     texts_of_rows = ("".join(tokenizer.convert_ids_to_tokens(ids)) for ids in load_from_disk(rows)["input_ids"])
@@ -166,11 +169,18 @@ def test_on_from_a_model_on_text_of_ones_own(example, scratch, texts, tmp_path):
 
 def test_streams(example, scratch, texts, tmp_path):
     _, start = scratch
-    example.main([
+    options = [
         "--data", str(texts / "made.txt"), "--start", str(start), "--output_dir", str(tmp_path / "model"), *COMMON,
-        "--length", "32", "--max_steps", "3", "--streaming", "true", "--held_out_lines", "20",
-    ])  # fmt: skip
+        "--length", "32", "--max_steps", "7", "--streaming", "true", "--held_out_lines", "20",
+    ]  # fmt: skip
+    example.main(options)
     assert "Streamed text" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    before = weights(tmp_path / "model")
+    stage = tmp_path / "model.work" / "masked-language-modelling"
+    for name in ("done", "checkpoint-7"):
+        shutil.rmtree(stage / name)
+    example.main(options)  # goes on from step 5, in the middle of the stream
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(tmp_path / "model").items())
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,9 @@ def folder(tiny_chinesebert_folder, tmp_path):
 
 def test_card(folder):
     write_card(
-        folder, accuracy=ACCURACY, history=HISTORY, sources=SOURCES, options={"seed": "3"}, training_tokens=4321
-    )
+        folder, accuracy=ACCURACY, history=HISTORY, sources=SOURCES, options={"seed": "3"}, training_tokens=4321,
+        overlap="test.txt  12 found", sheet="## Sheet", name="the-model",
+    )  # fmt: skip
     text = (folder / "README.md").read_text(encoding="utf-8")
     _, header, body = text.split("---\n", 2)
     assert yaml.safe_load(header)["library_name"] == "transformers"
@@ -41,6 +42,9 @@ def test_card(folder):
         "`seed 3`",
         "CPU only",
         "4,321",
+        "test.txt  12 found",
+        "## Sheet",
+        "# the-model",
     ):
         assert expected in body
     assert all(f"| {sentence} |" in body for sentence in PROBES)
@@ -60,3 +64,27 @@ def test_answers_are_the_models(folder):
 
 def test_probes_have_one_mask_each():
     assert all(sentence.count("[MASK]") == 1 for sentence in PROBES)
+
+
+def test_what_the_trainer_logged_becomes_rows(folder):
+    logs = [
+        {"step": 10, "loss": 5.5},
+        {"step": 10, "eval_single": 1.25, "eval_whole_words": 0.5},
+        {"step": 20, "loss": 4.5},
+        {"step": 20, "eval_single": 2.25, "eval_whole_words": 1.5},
+        {"step": 20, "eval_single": 2.25, "eval_whole_words": 1.5},
+    ]
+    write_card(
+        folder,
+        accuracy=ACCURACY,
+        history={"masked": logs},
+        sources=[],
+        options={},
+        training_tokens=None,
+        device="cuda",
+    )
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| masked | 10 |  | 5.5 | 0.5 | 1.25 |" in text
+    assert text.count("| masked | 20 |  | 4.5 | 1.5 | 2.25 |") == 1
+    assert "Streamed text" in text
+    assert "on cuda" in text

@@ -35,6 +35,16 @@ mask_token: "[MASK]"
 """
 
 
+_OVERLAP = """## Evaluation text that was kept out
+
+Lines that share long windows of characters with evaluation files were dropped from the training text.
+
+```
+{}
+```
+"""
+
+
 @torch.no_grad()
 def fill_masks(
     model: Any, tokenizer: Any, sentences: Sequence[str], *, best: int = 3
@@ -61,6 +71,7 @@ def write_card(
     name: str | None = None,
     device: str = "cpu",
     note: str = "",
+    overlap: str = "",
     sheet: str = "",
     sentences: Sequence[str] = PROBES,
 ) -> None:
@@ -77,6 +88,7 @@ def write_card(
         name: of the model (default: the folder's).
         device: what it was trained on: "cpu", "cuda", ….
         note: a line on what was done otherwise than the options say.
+        overlap: report of what was dropped because evaluation files have it, as plain text.
         sheet: further figures, as Markdown.
     """
     from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -92,6 +104,7 @@ def write_card(
         *([sheet] if sheet else []),
         _probes(sentences, answers),
         _recipe(history, options, training_tokens, note),
+        *([_OVERLAP.format(overlap)] if overlap else []),
         _sources(sources),
     ]
     temporary = folder / "README.md.tmp"

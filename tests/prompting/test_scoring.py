@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from hf_nlpnotes.prompting import WordGroup, accepted_inputs, longest_input, mask_logits, mask_positions, word_scores
-from hf_nlpnotes.prompting.scoring import _head_takes_positions
+from hf_nlpnotes.prompting.predictions import scoring_path
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -117,7 +117,7 @@ def test_a_head_that_looks_at_neighbours_is_run_in_full() -> None:
     with torch.no_grad():
         expected = model(**inputs).logits
         found = mask_logits(model, inputs, positions)
-    assert not _head_takes_positions[model]
+    assert scoring_path(model, inputs, positions) == "full"
     torch.testing.assert_close(found[1, :3], expected[1, 1:4], atol=1e-5, rtol=0)
 
 
@@ -125,8 +125,7 @@ def test_dropout_does_not_spoil_the_comparison_and_stays_on() -> None:
     model = tiny("bert").train()
     inputs, label_mask = batch()
     with torch.no_grad():
-        mask_logits(model, inputs, mask_positions(label_mask)[0])
-    assert _head_takes_positions[model]
+        assert scoring_path(model, inputs, mask_positions(label_mask)[0]) == "rows"
     assert all(module.training for module in model.modules())
 
 
@@ -135,7 +134,7 @@ def test_half_precision_uses_the_same_path() -> None:
     inputs, label_mask = batch()
     with torch.no_grad():
         logits = mask_logits(model, inputs, mask_positions(label_mask)[0])
-    assert _head_takes_positions[model]
+    assert scoring_path(model, inputs, mask_positions(label_mask)[0]) == "rows"
     assert logits.dtype == torch.float32
 
 

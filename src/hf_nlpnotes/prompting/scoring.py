@@ -6,31 +6,36 @@ A word of K tokens is asked for with K masks, all at once. Its score is the mean
 
 the parallel approximation of Schick & Schütze (NAACL 2021, https://arxiv.org/abs/2009.07118, equation 4), divided by
 the length as one does for answers of unequal length (Brown et al. 2020, https://arxiv.org/abs/2005.14165, section
-2.4). Words of one length share one forward pass; the encoder reads every text once a length, and the prediction head
-sees the masks only.
+2.4). Words of one length share one forward pass; the encoder reads every text once a length, the prediction head sees
+the masks only, and of the vocabulary only the label words' tokens are computed (see `predictions`).
+
+`WordScorer` puts it together; other ways to read words of several tokens are in `sequential` and `reranking`.
 """
 
 from __future__ import annotations
 
 import inspect
-import logging
-import threading
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any
 
 import torch
 from torch import nn
 
+from .predictions import MaskPredictions, full_logits, mask_logits
 from .verbalizer import WordGroup
 
-logger = logging.getLogger(__name__)
-
-_TOLERANCE = {torch.float16: 0.05, torch.bfloat16: 0.05}
-"""Largest difference of logits, relative to their spread, that rounding may cause between two paths (else 1e-3)."""
-
-_head_takes_positions: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+__all__ = [
+    "WordScores",
+    "accepted_inputs",
+    "centred_scores",
+    "log_prob_scores",
+    "longest_input",
+    "mask_logits",
+    "mask_positions",
+    "word_scores",
+]
 
 
 @dataclass(frozen=True)
@@ -48,35 +53,6 @@ class WordScores:
 
     log_probs: torch.Tensor
     centred: torch.Tensor
-
-
-def mask_logits(model: nn.Module, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
-    """Logits of a masked language model at some positions only.
-
-    The encoder runs as always; the prediction head is given the hidden states at `positions` instead of all of them,
-    so that no (batch, length, vocabulary) tensor is made. That is right where the head treats positions one by one,
-    as it does in nearly every architecture; the first call with a model compares both ways on one input, and a model
-    whose head does otherwise is run in full from then on.
-
-    Args:
-        model (`nn.Module`):
-            A masked language model of transformers.
-        inputs (`Mapping[str, torch.Tensor]`):
-            Its inputs, of shape (batch, length).
-        positions (`torch.Tensor` of shape `(batch, K)`):
-            Indices into the length.
-
-    Returns:
-        `torch.Tensor` of shape `(batch, K, vocabulary)`, float32 (float64 if the model is).
-
-    Raises:
-        `ValueError`: the model has no language modelling head.
-    """
-    if _can_gather(model, inputs, positions):
-        logits = _gathered_logits(model, inputs, positions)
-    else:
-        logits = _take(_logits(model(**inputs)), positions)
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def word_scores(
@@ -98,22 +74,52 @@ def word_scores(
         `WordScores` of shape `(batch, W)`; words of other lengths than the row's are 0, so that the scores of the rows
         of one text add up to those of all words.
     """
-    batch = logits.shape[0]
-    log_probs = torch.zeros(batch, num_words, dtype=logits.dtype, device=logits.device)
-    centred = torch.zeros_like(log_probs)
+    predictions = full_logits(logits)
+    return WordScores(
+        log_prob_scores(predictions, mask_counts, groups, num_words),
+        centred_scores(predictions, mask_counts, groups, num_words),
+    )
+
+
+def log_prob_scores(
+    predictions: MaskPredictions, mask_counts: torch.Tensor, groups: Sequence[WordGroup], num_words: int
+) -> torch.Tensor:
+    """`WordScores.log_probs` from predictions at the masks; needs the normaliser over the whole vocabulary."""
+    return _scores(predictions, mask_counts, groups, num_words, methodcaller("log_normaliser"))
+
+
+def centred_scores(
+    predictions: MaskPredictions, mask_counts: torch.Tensor, groups: Sequence[WordGroup], num_words: int
+) -> torch.Tensor:
+    """`WordScores.centred` from predictions at the masks; needs no more than the words' own tokens."""
+    return _scores(predictions, mask_counts, groups, num_words, methodcaller("centre"))
+
+
+def _scores(
+    predictions: MaskPredictions,
+    mask_counts: torch.Tensor,
+    groups: Sequence[WordGroup],
+    num_words: int,
+    origin: Callable[[MaskPredictions], torch.Tensor],
+) -> torch.Tensor:
+    """Mean over a word's masks of its tokens' logits minus `origin`, (batch, W); 0 for words of other lengths."""
+    parts = []
     for group in groups:
         rows = (mask_counts == group.num_masks).nonzero().squeeze(1)
         if not len(rows):
             continue
-        ids = torch.tensor(group.token_ids, device=logits.device).T  # (K, words)
-        words = torch.tensor(group.positions, device=logits.device)
-        at_masks = logits[rows, : group.num_masks]  # (rows, K, vocabulary)
-        chosen = at_masks.gather(2, ids.expand(len(rows), *ids.shape))  # (rows, K, words)
-        norm = at_masks.logsumexp(dim=2, keepdim=True)
-        centre = at_masks.mean(dim=2, keepdim=True)
-        log_probs[rows[:, None], words] = (chosen - norm).mean(dim=1)
-        centred[rows[:, None], words] = (chosen - centre).mean(dim=1)
-    return WordScores(log_probs, centred)
+        here = predictions.select(rows, group.num_masks)
+        ids = torch.tensor(group.token_ids, device=rows.device).T  # (K, words)
+        tokens, index = ids.unique(return_inverse=True)
+        logits = here.logits_of(tokens)  # (rows, K, tokens)
+        chosen = logits.gather(2, index.expand(len(rows), *index.shape))  # (rows, K, words)
+        words = torch.tensor(group.positions, device=rows.device)
+        parts.append((rows, words, (chosen - origin(here)[:, :, None]).mean(dim=1)))
+    dtype = parts[0][2].dtype if parts else torch.float32
+    scores = torch.zeros(len(mask_counts), num_words, dtype=dtype, device=mask_counts.device)
+    for rows, words, values in parts:
+        scores[rows[:, None], words] = values
+    return scores
 
 
 def mask_positions(label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,70 +163,3 @@ def accepted_inputs(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dic
     """The inputs that the model's `forward` names (DistilBERT has no `token_type_ids`, …)."""
     names = inspect.signature(model.forward).parameters
     return {name: value for name, value in inputs.items() if name in names}
-
-
-def _take(values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Rows of (batch, length, size) at (batch, K): (batch, K, size)."""
-    return values.gather(1, positions[:, :, None].expand(-1, -1, values.shape[2]))
-
-
-def _logits(output: Any) -> torch.Tensor:
-    logits = output.logits if hasattr(output, "logits") else output[0]
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 3:
-        raise ValueError(
-            f"The model gives {type(output).__name__} instead of one score for each position and vocabulary entry:"
-            " load it with AutoModelForMaskedLM."
-        )
-    return logits
-
-
-def _gathered_logits(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
-    """Run the model with its encoder's last hidden state replaced by the hidden states at `positions`."""
-    owner = threading.get_ident()  # another thread may run the same model meanwhile
-
-    def gather(_module: nn.Module, _args: Any, output: Any) -> Any:
-        if threading.get_ident() != owner:
-            return output
-        if isinstance(output, tuple):
-            return (_take(output[0], positions), *output[1:])
-        output.last_hidden_state = _take(output.last_hidden_state, positions)
-        return output
-
-    handle = model.base_model.register_forward_hook(gather)
-    try:
-        return _logits(model(**inputs))
-    finally:
-        handle.remove()
-
-
-def _can_gather(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> bool:
-    """Whether `_gathered_logits` gives this model's logits, tried once a model on one input."""
-    if model not in _head_takes_positions:
-        row = {name: value[:1] for name, value in inputs.items()}
-        _head_takes_positions[model] = _gather_agrees(model, row, positions[:1])
-        if not _head_takes_positions[model]:
-            logger.info("%s is run in full: its head does not take positions one by one", type(model).__name__)
-    return _head_takes_positions[model]
-
-
-def _gather_agrees(model: Any, row: Mapping[str, torch.Tensor], positions: torch.Tensor) -> bool:
-    training = [module for module in model.modules() if module.training]
-    for module in training:  # dropout would make any two runs differ
-        module.training = False
-    try:
-        with torch.no_grad():
-            expected = _take(_logits(model(**row)), positions)
-            tolerance = _TOLERANCE.get(expected.dtype, 1e-3)
-            if model.base_model is model:
-                return False
-            try:
-                found = _gathered_logits(model, row, positions)
-            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-                return False  # the head wants the whole sequence
-            if found.shape != expected.shape:
-                return False
-            difference, spread = (found - expected).float().abs().max(), expected.float().std()
-            return bool(difference <= tolerance * spread.clamp_min(1e-6))
-    finally:
-        for module in training:
-            module.training = True

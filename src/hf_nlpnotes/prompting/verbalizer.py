@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -90,30 +90,43 @@ class Verbalizer:
 
 @dataclass(frozen=True)
 class WordGroup:
-    """The words of one length: their places in `Verbalizer.all_words` and their token ids."""
+    """The words of one length: their places in `Verbalizer.all_words` and their token ids.
+
+    `features` has what else the model reads about the words' tokens, one value a token as in `token_ids`: the pinyin
+    of ChineseBERT. It matters where words are written into the prompt, as they are read one token after another.
+    """
 
     num_masks: int
     positions: tuple[int, ...]
     token_ids: tuple[tuple[int, ...], ...]
+    features: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict, hash=False)
 
 
-def group_words(verbalizer: Verbalizer, word_ids: Callable[[str], Sequence[int]]) -> tuple[WordGroup, ...]:
+def group_words(
+    verbalizer: Verbalizer, word_ids: Callable[[str], Sequence[int] | Mapping[str, Sequence[int]]]
+) -> tuple[WordGroup, ...]:
     """Group a verbalizer's words by their length in tokens, shortest first.
 
     Args:
         verbalizer (`Verbalizer`):
             The words.
         word_ids (`Callable`):
-            Token ids of a word, as `PromptEncoder.word_ids` gives them.
+            Token ids of a word, as `PromptEncoder.word_ids` gives them, or a mapping with `input_ids` and more
+            features of its tokens.
     """
-    groups: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
+    groups: dict[int, list[tuple[int, dict[str, tuple[int, ...]]]]] = {}
     for position, word in enumerate(verbalizer.all_words):
-        ids = tuple(word_ids(word))
-        groups.setdefault(len(ids), []).append((position, ids))
-    return tuple(
-        WordGroup(length, tuple(p for p, _ in groups[length]), tuple(ids for _, ids in groups[length]))
-        for length in sorted(groups)
-    )
+        given = word_ids(word)
+        table = given if isinstance(given, Mapping) else {"input_ids": given}
+        tokens = {name: tuple(values) for name, values in table.items()}
+        groups.setdefault(len(tokens["input_ids"]), []).append((position, tokens))
+    return tuple(_group(length, groups[length]) for length in sorted(groups))
+
+
+def _group(num_masks: int, words: Sequence[tuple[int, Mapping[str, tuple[int, ...]]]]) -> WordGroup:
+    columns = {name: tuple(tokens[name] for _, tokens in words) for name in words[0][1]}
+    token_ids = columns.pop("input_ids")
+    return WordGroup(num_masks, tuple(position for position, _ in words), token_ids, columns)
 
 
 def _check_labels(labels: Sequence[Any]) -> None:

@@ -1,0 +1,373 @@
+"""What a masked language model predicts at its masks, without scores for words that nobody asks about.
+
+A prediction head is a transform (dense layer, activation, norm) and a product with the output embedding, a matrix
+with a row for every vocabulary entry. Label words need a few of its rows only: their logits are h·Eᵤ + bᵤ, where h is
+the transformed hidden state of a mask. The mean logit over the vocabulary needs one vector, since
+
+    mean over v of (h·Eᵥ + bᵥ) = h·mean(E) + mean(b),
+
+and only the normaliser log Σᵥ exp(h·Eᵥ + bᵥ) reads the whole matrix; it is made from a few masks at a time. There
+are three ways, and the fastest that gives the model's own logits is found by comparing them once a model:
+
+- `rows`: head transform at the masks, chosen rows of the output embedding. It needs the output embedding to be a
+  plain `nn.Linear` that the model calls last, with nothing after it but vectors of biases.
+- `masks`: the whole head at the masks only, (masks, vocabulary): for example MobileBERT, which multiplies with two
+  matrices, or an output embedding with an adapter or of 8 bits.
+- `full`: the model as it is, where the head wants the whole sequence: for example Perceiver.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+logger = logging.getLogger(__name__)
+
+Path: TypeAlias = Literal["rows", "masks", "full"]
+"""How the logits at the masks are computed."""
+
+_TOLERANCE = {torch.float16: 0.05, torch.bfloat16: 0.05}
+"""Largest difference of logits, relative to their spread, that rounding may cause between two ways (else 1e-3)."""
+
+_LOGITS_AT_ONCE = 1 << 23
+"""Most logits that exist at a time while a normaliser is computed: 32 MB of float32."""
+
+_ways: weakref.WeakKeyDictionary[nn.Module, _Way] = weakref.WeakKeyDictionary()
+_means: weakref.WeakKeyDictionary[nn.Module, tuple[Any, torch.Tensor]] = weakref.WeakKeyDictionary()
+
+
+class MaskPredictions:
+    """Predictions at K masks of each of N rows: logits of chosen tokens, their mean and normaliser.
+
+    `predict_masks` makes them.
+    """
+
+    def logits_of(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Logits of the U tokens `token_ids` at every mask, of shape `(N, K, U)`."""
+        raise NotImplementedError
+
+    def centre(self) -> torch.Tensor:
+        """Mean logit of the whole vocabulary at every mask, of shape `(N, K)`."""
+        raise NotImplementedError
+
+    def log_normaliser(self) -> torch.Tensor:
+        """Logarithm of the sum of all exponentiated logits at every mask, of shape `(N, K)`."""
+        raise NotImplementedError
+
+    def select(self, rows: torch.Tensor, num_masks: int) -> MaskPredictions:
+        """The first `num_masks` masks of some rows."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _FullLogits(MaskPredictions):
+    """All logits are there already."""
+
+    logits: torch.Tensor  # (N, K, vocabulary)
+
+    def logits_of(self, token_ids: torch.Tensor) -> torch.Tensor:
+        return self.logits[..., token_ids]
+
+    def centre(self) -> torch.Tensor:
+        return self.logits.mean(dim=-1)
+
+    def log_normaliser(self) -> torch.Tensor:
+        return self.logits.logsumexp(dim=-1)
+
+    def select(self, rows: torch.Tensor, num_masks: int) -> MaskPredictions:
+        return _FullLogits(self.logits[rows, :num_masks])
+
+
+@dataclass(frozen=True)
+class _HeadStates(MaskPredictions):
+    """The head's last vectors at the masks, beside the output embedding that they are multiplied with."""
+
+    states: torch.Tensor  # (N, K, hidden)
+    head: _OutputEmbedding
+
+    def logits_of(self, token_ids: torch.Tensor) -> torch.Tensor:
+        # A few rows: in float32 also where the model is in half precision, which then costs nothing.
+        dtype = _score_dtype(self.states)
+        bias = self.head.bias_of(token_ids, dtype)
+        return F.linear(self.states.to(dtype), self.head.linear.weight[token_ids].to(dtype), bias)
+
+    def centre(self) -> torch.Tensor:
+        mean, bias = self.head.mean()
+        return self.states.to(mean.dtype) @ mean + bias
+
+    def log_normaliser(self) -> torch.Tensor:
+        dtype = _score_dtype(self.states)
+        weight, bias = self.head.linear.weight, self.head.bias(self.states.dtype)
+        flat = self.states.flatten(0, 1)
+        chunk = max(1, _LOGITS_AT_ONCE // len(weight))
+        parts = [F.linear(part, weight, bias).to(dtype).logsumexp(dim=1) for part in flat.split(chunk)]
+        return torch.cat(parts).view(self.states.shape[:2]) if parts else flat.new_zeros(self.states.shape[:2])
+
+    def select(self, rows: torch.Tensor, num_masks: int) -> MaskPredictions:
+        return _HeadStates(self.states[rows, :num_masks], self.head)
+
+
+@dataclass(frozen=True)
+class _OutputEmbedding:
+    """The last matrix of a model and every bias that is added after it (BART and ESM keep theirs beside it)."""
+
+    linear: nn.Linear
+    biases: tuple[torch.Tensor, ...]  # each has one value a vocabulary entry
+
+    @classmethod
+    def candidates(cls, model: Any) -> list[_OutputEmbedding]:
+        """What the last step of a model may be; nothing where its output embedding is no plain matrix."""
+        linear = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        # A subclass or a wrapper (an adapter, 8 bits, a parametrization) computes something else than its weight says.
+        if type(linear) is not nn.Linear:
+            return []
+        encoder = _encoder(model)
+        inside = {id(tensor) for tensor in (*encoder.parameters(), *encoder.buffers())}
+        outside = (t for t in (*model.parameters(), *model.buffers()) if id(t) not in inside)
+        everything = tuple(t.view(-1) for t in outside if t.numel() == t.shape[-1] == linear.out_features)
+        # Reformer has a bias that it never adds.
+        bias: Any = linear.bias
+        own = () if bias is None else (bias,)
+        return [cls(linear, everything), cls(linear, own)]
+
+    def bias(self, dtype: torch.dtype) -> torch.Tensor | None:
+        return sum(bias.to(dtype) for bias in self.biases) if self.biases else None  # type: ignore[return-value]
+
+    def bias_of(self, token_ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
+        return sum(bias[token_ids].to(dtype) for bias in self.biases) if self.biases else None  # type: ignore[return-value]
+
+    def mean(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean row and mean bias; the row is kept until the matrix changes."""
+        weight = self.linear.weight
+        dtype = _score_dtype(weight)
+        bias = sum((b.to(dtype).mean() for b in self.biases), torch.zeros((), dtype=dtype, device=weight.device))
+        if torch.is_grad_enabled() and weight.requires_grad:
+            return weight.mean(dim=0, dtype=dtype), bias
+        # A few values stand for writes that no version counts: through `.data`, or by fused optimizers.
+        values = weight.detach().flatten()[:: 1 + weight.numel() // 64]
+        sample = tuple(values.tolist()) if weight.device.type == "cpu" else ()
+        state = (weight.data_ptr(), weight._version, weight.dtype, sample)
+        kept = _means.get(self.linear)
+        if kept is None or kept[0] != state:
+            kept = (state, weight.detach().mean(dim=0, dtype=dtype))
+            _means[self.linear] = kept
+        return kept[1], bias
+
+
+def full_logits(logits: torch.Tensor) -> MaskPredictions:
+    """Predictions from all logits at the masks, of shape `(N, K, vocabulary)`."""
+    return _FullLogits(logits)
+
+
+def predict_masks(model: nn.Module, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> MaskPredictions:
+    """Run a masked language model for what it predicts at some positions.
+
+    The first call with a model runs it once more, in full and on one row, to find the fastest way that gives the
+    stock logits; see `scoring_path`.
+
+    Args:
+        model (`nn.Module`):
+            A masked language model of transformers.
+        inputs (`Mapping[str, torch.Tensor]`):
+            Its inputs, of shape (batch, length).
+        positions (`torch.Tensor` of shape `(batch, K)`):
+            Indices into the length.
+
+    Raises:
+        `ValueError`: the model has no language modelling head.
+    """
+    way = _way(model, inputs, positions)
+    if way.head is not None:
+        return _HeadStates(_head_states(model, inputs, positions, way.head.linear), way.head)
+    return full_logits(_logits_at(model, inputs, positions, way))
+
+
+def mask_logits(model: nn.Module, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
+    """Logits of a masked language model at some positions only, over the whole vocabulary.
+
+    The encoder runs as always; the prediction head is given the hidden states at `positions` instead of all of them,
+    so that no (batch, length, vocabulary) tensor is made, wherever the head treats positions one by one.
+
+    Args:
+        model, inputs, positions:
+            As for `predict_masks`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, K, vocabulary)`, float32 (float64 if the model is).
+
+    Raises:
+        `ValueError`: the model has no language modelling head.
+    """
+    return _logits_at(model, inputs, positions, _way(model, inputs, positions))
+
+
+def scoring_path(model: nn.Module, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> Path:
+    """The fastest of the three ways that gives this model's own logits, found on the first row of these inputs.
+
+    It is remembered, and looked for again when the output embedding is replaced (by an adapter, by a new vocabulary).
+    """
+    return _way(model, inputs, positions).path
+
+
+@dataclass(frozen=True)
+class _Way:
+    """The path of a model, its output embedding if that is used, and what it was found for."""
+
+    path: Path
+    head: _OutputEmbedding | None
+    found_for: tuple[int, ...]
+
+
+def _way(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> _Way:
+    linear = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    parts = (linear, getattr(linear, "weight", None), getattr(linear, "bias", None))
+    found_for = tuple(id(part) for part in parts)
+    known = _ways.get(model)
+    if known is None or known.found_for != found_for:
+        row = {name: value[:1] for name, value in inputs.items()}
+        path, head = _find_path(model, row, positions[:1])
+        _ways[model] = known = _Way(path, head, found_for)
+        if path != "rows":
+            logger.info("%s takes the slower path %r to the scores", type(model).__name__, path)
+    return known
+
+
+def _logits_at(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor, way: _Way) -> torch.Tensor:
+    logits = (_full if way.path == "full" else _gathered_logits)(model, inputs, positions)
+    return logits.to(_score_dtype(logits))
+
+
+_NO_SUCH_HEAD = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
+"""What a head may raise that wants the whole sequence."""
+
+
+def _find_path(
+    model: Any, row: Mapping[str, torch.Tensor], positions: torch.Tensor
+) -> tuple[Path, _OutputEmbedding | None]:
+    with torch.no_grad(), _without_dropout(model):
+        expected = _full(model, row, positions)
+        if _encoder(model) is model:
+            return "full", None
+        try:
+            if not _agree(_gathered_logits(model, row, positions), expected):
+                return "full", None
+        except _NO_SUCH_HEAD:
+            return "full", None
+        try:
+            for head in _OutputEmbedding.candidates(model):
+                states = _head_states(model, row, positions, head.linear)
+                if _agree(F.linear(states, head.linear.weight, head.bias(states.dtype)), expected):
+                    return "rows", head
+        except _NO_SUCH_HEAD:
+            pass  # the output embedding is not called
+        return "masks", None
+
+
+def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether two ways to the same logits differ by rounding only."""
+    if found.shape != expected.shape:
+        return False
+    tolerance = _TOLERANCE.get(expected.dtype, 1e-3)
+    difference, spread = (found - expected).float().abs().max(), expected.float().std()
+    return bool(difference <= tolerance * spread.clamp_min(1e-6))
+
+
+def _head_states(
+    model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor, linear: nn.Linear
+) -> torch.Tensor:
+    """What the output embedding is given at `positions`, (batch, K, hidden); it is itself run on nothing."""
+    owner = threading.get_ident()
+    caught: list[torch.Tensor] = []
+
+    def catch(_module: nn.Module, args: Any) -> Any:
+        if threading.get_ident() != owner:
+            return None
+        caught.append(args[0])
+        return (args[0][:, :0], *args[1:])
+
+    handle = linear.register_forward_pre_hook(catch)
+    try:
+        with _gathering(model, positions):
+            model(**inputs)
+    finally:
+        handle.remove()
+    if len(caught) != 1 or caught[0].shape[:2] != positions.shape:
+        raise ValueError("The output embedding is not called once, with one vector a mask.")
+    return caught[0]
+
+
+def _gathered_logits(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
+    """All logits at `positions`, from a head that sees these positions only."""
+    with _gathering(model, positions):
+        return _logits(model(**inputs))
+
+
+@contextmanager
+def _gathering(model: Any, positions: torch.Tensor) -> Iterator[None]:
+    """The encoder's last hidden states are replaced by those at `positions`, for the calls of this thread."""
+    owner = threading.get_ident()  # another thread may run the same model meanwhile
+
+    def gather(_module: nn.Module, _args: Any, output: Any) -> Any:
+        if threading.get_ident() != owner:
+            return output
+        if isinstance(output, tuple):
+            return (_take(output[0], positions), *output[1:])
+        output.last_hidden_state = _take(output.last_hidden_state, positions)
+        return output
+
+    handle = _encoder(model).register_forward_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _without_dropout(model: nn.Module) -> Iterator[None]:
+    """Dropout would make any two runs differ."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _encoder(model: Any) -> nn.Module:
+    """The model below the prediction head, also under an adapter of peft."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner.base_model
+
+
+def _full(model: nn.Module, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
+    return _take(_logits(model(**inputs)), positions)
+
+
+def _take(values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Rows of (batch, length, size) at (batch, K): (batch, K, size)."""
+    return values.gather(1, positions[:, :, None].expand(-1, -1, values.shape[2]))
+
+
+def _logits(output: Any) -> torch.Tensor:
+    logits = output.logits if hasattr(output, "logits") else output[0]
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 3:
+        raise ValueError(
+            f"The model gives {type(output).__name__} instead of one score for each position and vocabulary entry:"
+            " load it with AutoModelForMaskedLM."
+        )
+    return logits
+
+
+def _score_dtype(tensor: torch.Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

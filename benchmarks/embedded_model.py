@@ -1,6 +1,6 @@
 """What the embedded model is good for: accuracies with thousands of labelled texts, with 16 a class, and with none.
 
-    python benchmarks/embedded_model.py --data DIR --threads 2 --json sheet.json
+    python benchmarks/embedded_model.py --data DIR --threads 2 --json sheet.json --page docs/embedded-model.md
 
 DIR has `chnsenticorp/{train,dev,test}.tsv`, `fewclue/{eprstmt,tnews}/*.json` and `thucnews10/dev.txt` (or the
 environment variable HF_NLPNOTES_DATA names it). `--rows` picks parts of the sheet. docs/embedded-model.md explains
@@ -21,7 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +50,21 @@ import _embedded_model_ways as ways
 from _embedded_model_tuning import Recipe, tune
 from _embedded_model_ways import FrozenModel, Prediction, accuracy
 
-FULL = Recipe(epochs=4, batch_size=32, rate=6e-4)
+FULL = Recipe(epochs=3, batch_size=32, rate=5e-4)
 """For thousands of texts."""
 
 FEW = Recipe(epochs=20, batch_size=8, rate=2e-4, freeze_embeddings=True)
-"""For tens of texts."""
+"""For tens of texts: 80 steps with 32."""
+
+HUNDREDS = replace(FEW, batch_size=32, rate=4e-4)
+"""For hundreds of texts: 100 steps with 160."""
 
 STOCK = "fine-tuned, stock head on [CLS]"
 MEAN = "fine-tuned, head on the mean"
 FROZEN = "frozen mean + TF-IDF + LR"
 PROMPT = "prompt, not trained"
+
+BEGIN, END = "<!-- sheet: begin -->", "<!-- sheet: end -->"
 
 PARTS = ("zero-shot", "eprstmt", "thucnews", "chnsenticorp")
 
@@ -114,14 +119,17 @@ def main() -> int:
     sheet = Sheet(args.model, folder, args.seeds)
     parts: Mapping[str, Callable[[], None]] = {
         "zero-shot": sheet.zero_shot,
-        "eprstmt": lambda: sheet.few_shot("eprstmt, 16 a class", eprstmt, FEWCLUE_SPLITS, goal=69),
-        "thucnews": lambda: sheet.few_shot("THUCNews, 16 a class", thucnews, args.seeds, goal=66),
+        "eprstmt": lambda: sheet.few_shot("eprstmt, 16 a class", eprstmt, FEWCLUE_SPLITS, FEW, goal=69),
+        "thucnews": lambda: sheet.few_shot("THUCNews, 16 a class", thucnews, args.seeds, HUNDREDS, goal=66),
         "chnsenticorp": sheet.thousands,
     }
     for name in args.rows:
         parts[name]()
     if args.json:
         _write(Path(args.json), sheet, args)
+    if args.page:
+        page = Path(args.page)
+        _replace(page, with_tables(page.read_text(encoding="utf-8"), sheet.rows))
     goals = [row.reached for row in sheet.rows if row.goal is not None]
     print(f"embedded_model goals reached {sum(map(bool, goals))} of {len(goals)}")
     return 0
@@ -169,7 +177,7 @@ class Sheet:
                     self._add(Row(title, f"{words} a label, calibration {calibration}", (percent,), goal=goal))
         self.seconds["zero-shot"] = time.perf_counter() - start
 
-    def few_shot(self, title: str, read: Callable[[Path, int], Task], seeds: int, goal: float) -> None:
+    def few_shot(self, title: str, read: Callable[[Path, int], Task], seeds: int, recipe: Recipe, goal: float) -> None:
         """Sixteen texts a class, all ways."""
         start = time.perf_counter()
         tasks = [read(self.folder, seed) for seed in range(seeds)]
@@ -179,13 +187,13 @@ class Sheet:
 
         self._add(Row(title, "majority", tuple(100 * majority(task) for task in tasks)))
         self._measure(title, "TF-IDF + LR", tasks, each(ways.tfidf_regression))
-        stock = each(lambda task, seed: tune("cls", self.model, task, FEW, seed))
+        stock = each(lambda task, seed: tune("cls", self.model, task, recipe, seed))
         self._measure(title, STOCK, tasks, stock)
         first = len(self.rows)
         found: dict[str, list[Prediction]] = {}
         for way, run in {
-            MEAN: lambda task, seed: tune("mean", self.model, task, FEW, seed),
-            "fine-tuned prompt": lambda task, seed: tune("prompt", self.model, task, FEW, seed),
+            MEAN: lambda task, seed: tune("mean", self.model, task, recipe, seed),
+            "fine-tuned prompt": lambda task, seed: tune("prompt", self.model, task, recipe, seed),
             "frozen mean + LR": lambda task, seed: ways.mean_regression(self.frozen, task, seed),
             "frozen [MASK] + LR": lambda task, seed: ways.mask_regression(self.frozen, task, seed),
             FROZEN: lambda task, seed: ways.mean_tfidf_regression(self.frozen, task, seed),
@@ -257,11 +265,35 @@ class Sheet:
         print(f"{row.way:<58}{row.mean:>6.1f}{deviation:>7}{unseen:>8}{held_out:>10}{end}", flush=True)
 
 
+def with_tables(page: str, rows: Sequence[Row]) -> str:
+    """The page with one Markdown table a task between its two marks.
+
+    Raises:
+        ValueError: a mark is not there exactly once.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise ValueError(f"The page needs the marks {BEGIN!r} and {END!r}, once each and in this order.")
+    lines = []
+    for task in dict.fromkeys(row.task for row in rows):
+        lines += [f"### {task}", "", "| | test | ± | unseen | held out | goal |", "|---|---|---|---|---|---|"]
+        for row in rows:
+            if row.task == task:
+                values = (row.mean, row.deviation, row.unseen, row.held_out)
+                cells = ["" if value is None else f"{value:.1f}" for value in values]
+                goal = "" if row.goal is None else f"{row.goal:g}, {'reached' if row.reached else 'not reached'}"
+                lines.append(f"| {' | '.join([row.way, *cells, goal])} |")
+        lines.append("")
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return "\n".join([before + BEGIN, "", *lines]) + END + after
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("HF_NLPNOTES_DATA"), help="folder of the data sets")
     parser.add_argument("--model", default=hf_nlpnotes.EMBEDDED_MODEL, help="folder of a masked language model")
     parser.add_argument("--json", metavar="FILE", help="write the sheet there too")
+    parser.add_argument("--page", metavar="FILE", help="put the tables between the marks of this Markdown page")
     parser.add_argument("--rows", nargs="+", choices=PARTS, default=PARTS, help="parts of the sheet (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="at least three for a result (default: 3)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
@@ -279,7 +311,7 @@ def _write(path: Path, sheet: Sheet, args: argparse.Namespace) -> None:
             {**asdict(row), "mean": row.mean, "deviation": row.deviation, "reached": row.reached} for row in sheet.rows
         ],
         "model": args.model,
-        "recipes": {"thousands": asdict(FULL), "few": asdict(FEW)},
+        "recipes": {"thousands": asdict(FULL), "hundreds": asdict(HUNDREDS), "few": asdict(FEW)},
         "seconds": sheet.seconds,
         "threads": args.threads,
         "versions": {
@@ -287,8 +319,12 @@ def _write(path: Path, sheet: Sheet, args: argparse.Namespace) -> None:
             **{name: importlib.metadata.version(name) for name in names},
         },
     }
+    _replace(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 

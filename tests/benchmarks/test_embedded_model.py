@@ -126,6 +126,22 @@ class TestFigures:
         assert Row("task", "way", (66.0,)).deviation is None
 
     @needs_sklearn
+    def test_tables_of_the_page(self):
+        from embedded_model import BEGIN, END, Row, with_tables
+
+        rows = [Row("A", "first", (60.0, 61.0), held_out=59.96, goal=60), Row("B", "second", (10.04,), goal=11)]
+        page = with_tables(f"before\n{BEGIN}\nold\n{END}\nafter\n", rows)
+        assert page.startswith(f"before\n{BEGIN}\n")
+        assert page.endswith(f"\n{END}\nafter\n")
+        assert "old" not in page
+        assert "### A" in page
+        assert "| first | 60.5 | 0.7 |  | 60.0 | 60, reached |" in page
+        assert "| second | 10.0 |  |  |  | 11, not reached |" in page
+        assert with_tables(page, rows) == page
+        with pytest.raises(ValueError, match="once each"):
+            with_tables("no marks", rows)
+
+    @needs_sklearn
     def test_accuracy(self):
         from _embedded_model_ways import accuracy
 
@@ -267,6 +283,7 @@ class TestSheet:
 
         monkeypatch.setattr(embedded_model, "FULL", Recipe(epochs=1))
         monkeypatch.setattr(embedded_model, "FEW", Recipe(epochs=1))
+        monkeypatch.setattr(embedded_model, "HUNDREDS", Recipe(epochs=1))
         monkeypatch.setattr(embedded_model, "FEWCLUE_SPLITS", 2)
         monkeypatch.setattr(ways, "INVERSE_PENALTIES", (1.0,))
         monkeypatch.setattr(embedded_model, "chnsenticorp", lambda *args: tasks.chnsenticorp(*args, texts=20))

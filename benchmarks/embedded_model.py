@@ -223,11 +223,8 @@ class Sheet:
         first = len(self.rows)
         tuned = [tune("mean", self.model, task, FULL, seed) for seed, task in enumerate(tasks)]
         self._measure(title, MEAN, tasks, tuned)
-        frozen = [ways.mean_tfidf_regression(self.frozen, task, seed) for seed, task in enumerate(tasks)]
-        self._measure(title, FROZEN, tasks, frozen)
-        held_out = [task.dev for task in tasks]
-        weight, mixed = ways.best_mix(tuned, frozen, held_out)
-        self._measure(title, f"{MEAN}; {FROZEN} × {weight:g}", tasks, mixed)
+        weight, mixed = ways.best_mix(tuned, regression, [task.dev for task in tasks])
+        self._measure(title, f"{MEAN}; TF-IDF + LR × {weight:g}", tasks, mixed)
         self._choose(title, first, goal=90)
         self.seconds[title] = time.perf_counter() - start
 

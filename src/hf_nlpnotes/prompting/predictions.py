@@ -121,7 +121,7 @@ class _OutputEmbedding:
     """The last matrix of a model and every bias that is added after it (BART and ESM keep theirs beside it)."""
 
     linear: nn.Linear
-    biases: tuple[torch.Tensor, ...]  # each has one value a vocabulary entry
+    biases: tuple[torch.Tensor, ...]  # the model's own tensors, each with one value a vocabulary entry
 
     @classmethod
     def candidates(cls, model: Any) -> list[_OutputEmbedding]:
@@ -133,17 +133,17 @@ class _OutputEmbedding:
         encoder = _encoder(model)
         inside = {id(tensor) for tensor in (*encoder.parameters(), *encoder.buffers())}
         outside = (t for t in (*model.parameters(), *model.buffers()) if id(t) not in inside)
-        everything = tuple(t.view(-1) for t in outside if t.numel() == t.shape[-1] == linear.out_features)
+        everything = tuple(t for t in outside if t.numel() == t.shape[-1] == linear.out_features)
         # Reformer has a bias that it never adds.
         bias: Any = linear.bias
         own = () if bias is None else (bias,)
         return [cls(linear, everything), cls(linear, own)]
 
     def bias(self, dtype: torch.dtype) -> torch.Tensor | None:
-        return sum(bias.to(dtype) for bias in self.biases) if self.biases else None  # type: ignore[return-value]
+        return sum(bias.view(-1).to(dtype) for bias in self.biases) if self.biases else None  # type: ignore[return-value]
 
     def bias_of(self, token_ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
-        return sum(bias[token_ids].to(dtype) for bias in self.biases) if self.biases else None  # type: ignore[return-value]
+        return sum(bias.view(-1)[token_ids].to(dtype) for bias in self.biases) if self.biases else None  # type: ignore[return-value]
 
     def mean(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean row and mean bias; the row is kept until the matrix changes."""
@@ -229,8 +229,8 @@ class _Way:
 
 def _way(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> _Way:
     linear = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    parts = (linear, getattr(linear, "weight", None), getattr(linear, "bias", None))
-    found_for = tuple(id(part) for part in parts)
+    weight = getattr(linear, "weight", None)
+    found_for = (id(linear), id(weight), id(getattr(linear, "bias", None)), *getattr(weight, "shape", ()))
     known = _ways.get(model)
     if known is None or known.found_for != found_for:
         row = {name: value[:1] for name, value in inputs.items()}

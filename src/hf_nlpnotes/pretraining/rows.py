@@ -110,6 +110,8 @@ def training_rows(
         return lines.batch(CHUNK).map(_stream_rows, **options)
     if not len(lines):
         raise ValueError("no lines: expected text to make rows of")
+    # One worker beside us gains nothing, and stays behind when we are killed.
+    num_proc = None if num_proc == 1 else num_proc
     # In one process: several would begin their chunks at other lines. It is quick.
     chunks = lines.batch(CHUNK)
     rows = chunks.map(_chunk_rows, num_proc=num_proc, desc="Packing rows", **options)

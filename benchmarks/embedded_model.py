@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from _embedded_model_tasks import (
     CHNSENTICORP_TEXTS,
+    COMMON_WORDS,
     FEWCLUE_SPLITS,
     Task,
     chnsenticorp,
@@ -160,7 +161,8 @@ class Sheet:
             title = f"{name}, zero-shot"
             self._add(Row(title, "majority", (100 * majority(task),)))
             examples = sorted(task.test, key=lambda example: len(example[0]))  # batches of like length
-            for words, verbalizer in (("one word", None), ("eight words", "ready")):
+            common = {label: self._known(COMMON_WORDS.get(label, label), label, classify) for label in task.labels}
+            for words, verbalizer in (("its name", None), ("one word", common), ("eight words", "ready")):
                 for calibration in ("none", "contextual", "batch"):
                     answers = classify(
                         [text for text, _ in examples],
@@ -176,6 +178,11 @@ class Sheet:
                     percent = 100 * statistics.fmean(hits)
                     self._add(Row(title, f"{words} a label, calibration {calibration}", (percent,), goal=goal))
         self.seconds["zero-shot"] = time.perf_counter() - start
+
+    @staticmethod
+    def _known(word: str, label: str, classify: Any) -> str:
+        """The word, or the label itself where the model's vocabulary cannot spell the word."""
+        return label if classify.tokenizer.unk_token in classify.tokenizer.tokenize(word) else word
 
     def few_shot(self, title: str, read: Callable[[Path, int], Task], seeds: int, recipe: Recipe, goal: float) -> None:
         """Sixteen texts a class, all ways."""

@@ -1,14 +1,25 @@
 """The words' own rows of the output embedding: what is computed, and that it stays right when the model changes."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
-from hf_nlpnotes.prompting import WordGroup, mask_logits, mask_positions, word_scores
+from hf_nlpnotes.prompting import (
+    PromptEncoder,
+    Template,
+    Verbalizer,
+    WordGroup,
+    group_words,
+    mask_logits,
+    mask_positions,
+    word_scores,
+)
 from hf_nlpnotes.prompting.predictions import scoring_path
 from hf_nlpnotes.prompting.word_scorer import SCORINGS, WordScorer
 
@@ -17,11 +28,11 @@ GROUPS = (WordGroup(1, (0, 3), ((7,), (9,))), WordGroup(2, (2, 1), ((8, 8), (7, 
 ONE_LENGTH = (WordGroup(2, (0, 1, 2), ((8, 8), (7, 10), (11, 7))),)
 
 
-def tiny_bert(seed: int = 0) -> Any:
+def tiny_bert(seed: int = 0, vocab_size: int = VOCABULARY) -> Any:
     torch.manual_seed(seed)
     model = BertForMaskedLM(
         BertConfig(
-            vocab_size=VOCABULARY,
+            vocab_size=vocab_size,
             hidden_size=16,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -192,3 +203,41 @@ def test_half_precision_scores_are_in_float32() -> None:
 def test_an_unknown_scoring_is_named() -> None:
     with pytest.raises(ValueError, match="parallel, left-to-right, max-first, got 'sideways'"):
         WordScorer(tiny_bert(), GROUPS, 4, "sideways")
+
+
+@pytest.mark.parametrize(
+    ("task", "table", "number"), [("iflytek", "iflytek_labels", 119), ("csldcp", "label_des2tag", 67)]
+)
+def test_long_names_of_real_labels(tmp_path: Path, data_folder: Path, task: str, table: str, number: int) -> None:
+    """Names of 1 to 13 characters, many with a common beginning: each has a score of its own, and the right one."""
+    names_file = data_folder / "classification" / "fewclue" / task / "label_names.json"
+    if not names_file.is_file():
+        pytest.skip(f"{names_file} is absent")
+    names = list(json.loads(names_file.read_text(encoding="utf-8"))[table])
+    assert len(names) == number
+    characters = dict.fromkeys("".join(names).lower())
+    vocabulary = tmp_path / "vocab.txt"
+    pieces = [f"##{character}" for character in characters if character.isascii()]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "：", *characters, *pieces]
+    vocabulary.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    tokenizer = BertTokenizer(vocab=str(vocabulary))
+    model = tiny_bert(vocab_size=len(tokenizer))
+    encoder = PromptEncoder(Template("{label}：{text}"), tokenizer)
+    groups = group_words(Verbalizer.of(names), encoder.word_ids)
+    scorer = WordScorer(model, groups, number)
+    found, expected = torch.zeros(number), torch.zeros(number, dtype=torch.float64)
+    text = {"text": "".join(names[:3])}
+    spelled = set()
+    for group, encoding in zip(groups, encoder.encode(text, [group.num_masks for group in groups]), strict=True):
+        tensors = {name: torch.tensor([values]) for name, values in encoding.items()}
+        positions, counts = mask_positions(tensors.pop("label_mask"))
+        with torch.no_grad():
+            found += scorer.log_probs(tensors, positions, counts)[0]
+            logits = model(**tensors).logits[0].double().log_softmax(dim=-1)
+        for place, ids in zip(group.positions, group.token_ids, strict=True):
+            spelled.add(ids)
+            expected[place] = sum(logits[1 + k, i] for k, i in enumerate(ids)) / len(ids)
+            assert tokenizer.decode(ids).replace(" ", "").lower() == names[place].lower()
+    assert len(spelled) == number
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+    assert len(set(found.tolist())) == number

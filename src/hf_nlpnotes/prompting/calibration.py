@@ -58,8 +58,9 @@ def prior_bias(
 ) -> torch.Tensor:
     """The bias with which the mean prediction over the sample is the given prior.
 
-    Solves 1/N Σₙ softmax(s(xₙ) − b) = π for b, which is unique up to a constant and returned with mean 0: it minimises
-    the convex function f(b) = 1/N Σₙ logsumexp(s(xₙ) − b) + π·b. Damped Newton steps.
+    Solves 1/N Σₙ softmax(s(xₙ) − b) = π for b: it minimises the convex function
+    f(b) = 1/N Σₙ logsumexp(s(xₙ) − b) + π·b. Damped Newton steps. The solution is unique up to a constant, and the one
+    with the mean of the scores is returned, so that calibrated scores have mean 0, as they have with `mean_bias`.
 
     Args:
         scores (`torch.Tensor` of shape `(N, labels)`):
@@ -87,7 +88,7 @@ def prior_bias(
         mean = predictions.mean(dim=0)
         gradient = prior - mean
         if gradient.abs().max() <= tolerance:
-            return bias - bias.mean()
+            return bias - bias.mean() + scores.mean()
         hessian = mean.diag() - predictions.T @ predictions / len(scores)
         step = torch.linalg.solve(hessian + damping * torch.eye(len(prior), dtype=torch.float64), -gradient)
         if (new := objective(bias + step)) <= value + 1e-15 * value.abs():

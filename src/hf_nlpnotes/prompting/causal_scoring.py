@@ -28,7 +28,8 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache
 
-from .template import Slot, Template
+from .template import Template
+from .template_parts import Slot
 
 _LOGITS_AT_ONCE = 1 << 23
 """Most logits of a forward pass: 32 MB of float32."""

@@ -25,14 +25,9 @@ TOPIC_TEMPLATES = ("{label}：{text}", "{label}新闻：{text}", "下面报道�
 OPINION_TEMPLATES = ("{label}评：{text}", "{text}总之是{label}。", "{text}这是{label}评。")
 OPINION_WORDS = {"差评": "差", "好评": "好"}
 THUCNEWS_TOPICS = ("财经", "房产", "股票", "教育", "科技", "社会", "时政", "体育", "游戏", "娱乐")
+COMMON_TOPIC_WORDS = ("金融", "楼市", "股市", "学校", "手机", "警方", "政府", "比赛", "玩家", "演员")
 COMMON_WORDS = {
-    **dict(
-        zip(
-            THUCNEWS_TOPICS,
-            ["金融", "楼市", "股市", "学校", "手机", "警方", "政府", "比赛", "玩家", "演员"],
-            strict=True,
-        )
-    ),
+    **dict(zip(THUCNEWS_TOPICS, COMMON_TOPIC_WORDS, strict=True)),
     **OPINION_WORDS,
 }
 """One word a label that people use more than the label's name; a label that is not here is its own word."""

@@ -1,8 +1,8 @@
 r"""Pretrain a ChineseBERT: from scratch on a small budget, or further on your own domain's text.
 
     # on: a model that is there, two more epochs on your text (any masked LM of BERT's shape; the embedded one here)
-    python examples/pretrain_chinesebert.py --data texts/*.txt --start chinesebert-small --output_dir MODEL \
-        --num_train_epochs 2
+    python examples/pretrain_chinesebert.py --data texts/*.txt --output_dir MODEL --num_train_epochs 2 \
+        --model_name_or_path chinesebert-small
 
     # from scratch on two cores, with the warm start
     torchrun --nproc_per_node 2 examples/pretrain_chinesebert.py --data texts --output_dir MODEL --max_steps 10000 \
@@ -86,7 +86,9 @@ class TextOptions:
     data: list[str] = field(metadata={"help": "text files, folders, globs, data sets of the hub (owner/name)"})
     text_column: str = field(default="text", metadata={"help": "column of data sets that holds the text"})
     encoding: str = field(default="utf-8", metadata={"help": "of text files"})
-    streaming: bool = field(default=False, metadata={"help": "read while training; wants --start and --max_steps"})
+    streaming: bool = field(
+        default=False, metadata={"help": "read while training; wants --model_name_or_path and --max_steps"}
+    )
     exclude: list[str] = field(default_factory=list, metadata={"help": "evaluation files to keep out of the text"})
     manifest: str | None = field(
         default=None, metadata={"help": "JSON list of the sources: source, repo, licence, topic, chars; for the card"}
@@ -106,8 +108,8 @@ class TextOptions:
 class ModelOptions:
     """What to train, and how."""
 
-    start: str | None = field(
-        default=None, metadata={"help": "model to go on from: folder, hub name, or its own name"}
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "model to go on from: a folder, a name on the hub, or chinesebert-small"}
     )
     work_dir: str | None = field(default=None, metadata={"help": "folder of caches and checkpoints"})
     vocab_size: int = field(default=8000, metadata={"help": "from scratch: tokens at most"})
@@ -150,6 +152,7 @@ class PretrainingArguments(TrainingArguments):
     report_to: str = "none"
     remove_unused_columns: bool | None = False
     dataloader_pin_memory: bool = torch.cuda.is_available()
+    use_cpu: bool = not torch.accelerator.is_available()
     bf16: bool = bfloat16_is_fast()
 
 
@@ -161,7 +164,7 @@ def read(options: TextOptions) -> tuple[Any, Any, OverlapReport | None]:
     lines = read_texts(
         options.data, encoding=options.encoding, text_column=options.text_column, streaming=options.streaming
     )
-    if not options.streaming and (share := han_share(lines)) < 0.05:
+    if (share := han_share(lines)) < 0.05:
         raise SystemExit(f"{share:.1%} of the characters are Han characters: expected Chinese text; check --data")
     shares = shares_of(options.thin)
     train, held_out = split_held_out(lines, options.held_out_percent, of=lambda source: source not in shares)
@@ -244,18 +247,23 @@ def load(folder: str) -> Any:
 
 def check(text: TextOptions, model: ModelOptions, arguments: PretrainingArguments) -> None:
     """Refuse what cannot work before anything is read."""
+    out = Path(arguments.output_dir)
+    if out.is_mount():
+        raise SystemExit(f"{out} is a mount point, which cannot be replaced: name a folder inside it")
+    if out.exists() and any(out.iterdir()) and not (out / "config.json").exists():
+        raise SystemExit(f"{out} holds other files and would be replaced with all in it: name a new folder")
     shares_of(text.thin)
     if text.segmenter not in ("jieba", "none"):
         raise SystemExit(f"--segmenter {text.segmenter}: expected jieba or none")
-    if text.streaming and (not model.start or arguments.max_steps <= 0 or model.negatives):
+    if text.streaming and (not model.model_name_or_path or arguments.max_steps <= 0 or model.negatives):
         raise SystemExit(
-            "--streaming reads the text once, while training: it wants --start and --max_steps, and no --negatives, "
-            "which need the frequencies of all tokens beforehand"
+            "--streaming reads the text once, while training: it wants --model_name_or_path and --max_steps, and no "
+            "--negatives, which need the frequencies of all tokens beforehand"
         )
     launched = [os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED")]
     if model.muon and (arguments.fsdp or arguments.deepspeed or any(launched)):
         raise SystemExit("Muon works on whole matrices: with FSDP or DeepSpeed pass --muon false")
-    if not model.start and model.warm_start and model.heads != len(DEFAULT_OFFSETS):
+    if not model.model_name_or_path and model.warm_start and model.heads != len(DEFAULT_OFFSETS):
         raise SystemExit(
             f"--heads {model.heads}: the warm start wants {len(DEFAULT_OFFSETS)}; pass --warm_start false"
         )
@@ -266,6 +274,8 @@ SHAPING = (
     "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "seed", "bf16", "fp16",
 )  # fmt: skip
 """Training arguments that the weights depend on."""
+FREE = ("work_dir", "note", "manifest", "processes")
+"""Our options on which they do not."""
 
 
 class Training:
@@ -276,20 +286,19 @@ class Training:
         self.work = Path(model.work_dir or f"{str(arguments.output_dir).rstrip('/')}.work")
         self.work.mkdir(parents=True, exist_ok=True)
         self.logs: dict[str, list[dict[str, Any]]] = {}
-        free = ("work_dir", "note", "manifest", "processes")
         stated = {**dataclasses.asdict(text), **dataclasses.asdict(model)}
         stated |= {name: getattr(arguments, name) for name in SHAPING}
-        self.stated = {name: str(value) for name, value in stated.items()}
-        with arguments.main_process_first(desc="options"):
-            claim_folder(self.work, {name: value for name, value in stated.items() if name not in free})
+        self.stated = {name: str(value) for name, value in stated.items() if name not in FREE}
 
     def prepare(self) -> None:
         """Text → rows, once, by the first process; the others wait and read what it made."""
         with self.arguments.main_process_first(desc="text"):
             lines, held_out, self.overlap = read(self.text)
+            text = "" if self.text.streaming else lines._fingerprint  # of the files and of what was done to them
+            claim_folder(self.work, {**self.stated, "text": text})
             folder = self.work / "tokenizer"
-            if self.options.start:
-                self.tokenizer = AutoTokenizer.from_pretrained(find_start(self.options.start))
+            if self.options.model_name_or_path:
+                self.tokenizer = AutoTokenizer.from_pretrained(find_start(self.options.model_name_or_path))
             elif folder.exists():
                 self.tokenizer = AutoTokenizer.from_pretrained(folder)
             else:
@@ -356,8 +365,8 @@ class Training:
 
     def begin(self) -> Any:
         """The model before masked language modelling."""
-        if self.options.start:
-            return load(find_start(self.options.start))
+        if self.options.model_name_or_path:
+            return load(find_start(self.options.model_name_or_path))
         folder = self.work / "start"
         with self.arguments.main_process_first(desc="start"):
             if not folder.exists():
@@ -411,6 +420,7 @@ class Training:
         with whole_folder(self.arguments.output_dir) as made:
             model.half().save_pretrained(made)
             model.config.dtype = torch.float32  # what it is loaded in unless told otherwise; float16 is for the file
+            model.config.use_cache = True  # the Trainer turns it off
             model.config.architectures = [type(model).__name__.removeprefix("Sampled")]
             model.config.save_pretrained(made)
             self.tokenizer.save_pretrained(made)
@@ -450,7 +460,10 @@ def main(options: list[str] | None = None) -> None:
     )  # fmt: skip
     check(text, model, arguments)
     training = Training(text, model, arguments)
-    training.prepare()
+    try:
+        training.prepare()
+    except (OSError, ValueError) as error:  # the text's or the folder's fault: no traceback is needed to see it
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
     network = training.begin()
     training.masked(network)
     if arguments.process_index == 0:

@@ -147,8 +147,8 @@ def test_on_from_a_model_on_text_of_ones_own(example, scratch, texts, tmp_path):
     evaluation.write_text("\n".join(kept_out), encoding="utf-8")
     further = tmp_path / "further"
     example.main([
-        "--data", str(texts / "made.txt"), "--start", str(start), "--output_dir", str(further), *COMMON, "--length",
-        "32", "--max_steps", "4", "--learning_rate", "0.01", "--warmup_steps", "0", "--exclude", str(evaluation),
+        "--data", str(texts / "made.txt"), "--model_name_or_path", str(start), "--output_dir", str(further),
+        *COMMON, "--length", "32", "--max_steps", "4", "--learning_rate", "0.01", "--warmup_steps", "0", "--exclude", str(evaluation),
         "--segmenter", "none",
     ])  # fmt: skip
     assert AutoTokenizer.from_pretrained(further).get_vocab() == AutoTokenizer.from_pretrained(start).get_vocab()
@@ -170,7 +170,8 @@ def test_on_from_a_model_on_text_of_ones_own(example, scratch, texts, tmp_path):
 def test_streams(example, scratch, texts, tmp_path):
     _, start = scratch
     options = [
-        "--data", str(texts / "made.txt"), "--start", str(start), "--output_dir", str(tmp_path / "model"), *COMMON,
+        "--data", str(texts / "made.txt"), "--model_name_or_path", str(start), "--output_dir",
+        str(tmp_path / "model"), *COMMON,
         "--length", "32", "--max_steps", "7", "--streaming", "true", "--held_out_lines", "20",
     ]  # fmt: skip
     example.main(options)
@@ -187,7 +188,7 @@ def test_streams(example, scratch, texts, tmp_path):
     ("text", "options", "message"),
     [
         ("hello world, no Han here\n" * 50, [], "Han"),
-        ("我喜欢猫\n" * 50, ["--streaming", "true", "--max_steps", "2"], "--start"),
+        ("我喜欢猫\n" * 50, ["--streaming", "true", "--max_steps", "2"], "--model_name_or_path"),
         ("我喜欢猫\n" * 50, ["--segmenter", "words"], "jieba or none"),
         ("", [], "nothing but blanks"),
     ],
@@ -199,3 +200,22 @@ def test_what_cannot_work_is_said(example, text, options, message, tmp_path):
             ["--data", str(tmp_path / "text.txt"), "--output_dir", str(tmp_path / "model"), *COMMON, *options]
         )
     assert not (tmp_path / "model").exists()
+
+
+def test_files_of_others_are_not_replaced(example, texts, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("the only copy", encoding="utf-8")
+    with pytest.raises(SystemExit, match="holds other files"):
+        example.main(["--data", str(texts), "--output_dir", str(tmp_path / "model"), *COMMON])
+    assert (tmp_path / "model" / "thesis.txt").read_text(encoding="utf-8") == "the only copy"
+
+
+def test_a_work_folder_is_of_one_run_and_claimed_by_none_that_failed(example, scratch, tmp_path):
+    options, folder = scratch
+    with pytest.raises(SystemExit, match="max_steps was '12' and is '13'"):
+        example.main([*options, "--max_steps", "13"])
+    (tmp_path / "text.txt").write_bytes(("我喜欢猫和狗\n" * 50).encode("gb18030"))
+    command = ["--data", str(tmp_path / "text.txt"), "--output_dir", str(tmp_path / "model"), *COMMON]
+    with pytest.raises(SystemExit, match="gb18030"):
+        example.main(command)
+    assert not (tmp_path / "model.work" / "options.json").exists()

@@ -84,7 +84,7 @@ def test_what_the_trainer_logged_becomes_rows(folder):
         device="cuda",
     )
     text = (folder / "README.md").read_text(encoding="utf-8")
-    assert "| masked | 10 |  | 5.5 | 0.5 | 1.25 |" in text
-    assert text.count("| masked | 20 |  | 4.5 | 1.5 | 2.25 |") == 1
+    assert "| masked | 10 | 5.5 | 0.5 | 1.25 |" in text
+    assert text.count("| masked | 20 | 4.5 | 1.5 | 2.25 |") == 1
     assert "Streamed text" in text
     assert "on cuda" in text

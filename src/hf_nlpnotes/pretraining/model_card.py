@@ -29,11 +29,19 @@ library_name: transformers
 pipeline_tag: fill-mask
 license: other
 license_name: see-sources
-tags: [chinesebert, hf_nlpnotes, pinyin, glyph]
-mask_token: "[MASK]"
+tags: [{tags}]
+mask_token: "{mask}"
 ---
 """
 
+
+_TIMED_HEAD = "| stage | step | minutes | loss | whole words | single |"
+_USE = """```python
+import hf_nlpnotes
+from transformers import pipeline
+
+pipeline("fill-mask", model="{name}")("今天天气很[MASK]。")
+```"""
 
 _OVERLAP = """## Evaluation text that was kept out
 
@@ -70,6 +78,7 @@ def write_card(
     training_tokens: int | None,
     name: str | None = None,
     device: str = "cpu",
+    about: str = "",
     note: str = "",
     overlap: str = "",
     sheet: str = "",
@@ -87,6 +96,7 @@ def write_card(
         training_tokens: tokens of the text, each epoch; None where it was streamed.
         name: of the model (default: the folder's).
         device: what it was trained on: "cpu", "cuda", ….
+        about: what the model is for, as Markdown, in the place of a line of code that loads it.
         note: a line on what was done otherwise than the options say.
         overlap: report of what was dropped because evaluation files have it, as plain text.
         sheet: further figures, as Markdown.
@@ -96,11 +106,16 @@ def write_card(
     folder = Path(folder)
     model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    answers = fill_masks(model, tokenizer, sentences)
+    answers = fill_masks(model, tokenizer, [text.replace("[MASK]", tokenizer.mask_token) for text in sentences])
+    tags = [
+        model.config.model_type,
+        "hf_nlpnotes",
+        *(["pinyin", "glyph"] if model.config.model_type == "chinesebert" else []),
+    ]
     parts = [
-        _HEADER,
-        _introduction(model, folder, name or folder.name, device),
-        _accuracy(accuracy),
+        _HEADER.format(tags=", ".join(tags), mask=tokenizer.mask_token),
+        _introduction(model, folder, name or folder.name, device, about),
+        _accuracy(accuracy, options),
         *([sheet] if sheet else []),
         _probes(sentences, answers),
         _recipe(history, options, training_tokens, note),
@@ -112,32 +127,27 @@ def write_card(
     os.replace(temporary, folder / "README.md")
 
 
-def _introduction(model: Any, folder: Path, name: str, device: str) -> str:
-    config = model.config
+def _introduction(model: Any, folder: Path, name: str, device: str, about: str) -> str:
+    config, chinese = model.config, model.config.model_type == "chinesebert"
+    kind = "A ChineseBERT (Sun et al. 2021: character, pinyin and glyph fused)" if chinese else "A BERT"
+    trained = "on a CPU only" if device == "cpu" else f"on {device}"
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
-    trained = "on a CPU only" if device == "cpu" else f"on {device}"
+    stored = "float16, glyphs as bits" if chinese and config.glyph_storage == "bits" else "float16"
     return f"""# {name}
 
-A small ChineseBERT (Sun et al. 2021: character, pinyin and glyph fused) that was trained {trained},
-by `examples/pretrain_chinesebert.py` of `hf_nlpnotes`. It is there to try things out offline, in tests and in first
-experiments. It is not ShannonAI's ChineseBERT and is far below a model of the usual size: for work that
-matters, take one of those.
-
+{kind}, trained {trained} by `examples/pretrain_chinesebert.py` of `hf_nlpnotes`.
 {config.num_hidden_layers} layers x {config.hidden_size}, {config.num_attention_heads} heads, \
 {config.max_position_embeddings} positions, {config.vocab_size} tokens, {millions:.1f} M parameters; weights in \
-float16, glyphs as bits: {megabytes:.1f} MB.
+{stored}: {megabytes:.1f} MB.
 
-```python
-import hf_nlpnotes
-from transformers import pipeline
-
-pipeline("fill-mask", model=hf_nlpnotes.EMBEDDED_MODEL)("今天天气很[MASK]。")
-```
+{about or _USE.format(name=name)}
 """
 
 
-def _accuracy(accuracy: Mapping[str, float]) -> str:
+def _accuracy(accuracy: Mapping[str, float], options: Mapping[str, str]) -> str:
+    percent, by = options.get("held_out_percent", "1.0"), options.get("segmenter", "jieba")
+    words = "characters" if by == "none" else f"words (by {by})"
     kinds = (
         ("whole words, all of their tokens", "whole_words"),
         ("single: one token of each of those words", "single"),
@@ -152,9 +162,10 @@ def _accuracy(accuracy: Mapping[str, float]) -> str:
         [
             "## Accuracy on held-out text",
             "",
-            "Percent of hidden tokens found. 1 % of the lines were held out (by a checksum of the line; none of the",
-            "thinned sources), a sample of them is measured, each line by itself and cut at the model's length.",
-            "15 % of the words (by jieba), or of the tokens, are chosen; all become `[MASK]`, without a reading.",
+            f"Percent of hidden tokens found. {float(percent):g} % of the lines were held out (by a checksum of the",
+            "line; none of the thinned sources); they, or a sample of them, are measured, each by itself and cut at",
+            f"the model's length. 15 % of the {words}, or of the tokens, are chosen; all become `[MASK]`, without a",
+            "reading.",
             "Measured on this folder, loaded in float32.",
             "",
             "| hidden | all | Han characters alone | tokens |",
@@ -197,12 +208,14 @@ def _recipe(
     note: str,
     most: int = 12,
 ) -> str:
+    timed = any("minutes" in entry for logs in history.values() for entry in logs)
+    columns = ("step", *(("minutes",) if timed else ()), "loss", "whole_words", "single")
     rows = []
     for stage, logs in history.items():
         entries = _checkpoints(logs)
         shown = sorted({round(i * (len(entries) - 1) / max(1, most - 1)) for i in range(most)}) if entries else []
         for entry in (entries[i] for i in shown):
-            cells = [_cell(entry.get(key)) for key in ("step", "minutes", "loss", "whole_words", "single")]
+            cells = [_cell(entry.get(key)) for key in columns]
             rows.append(f"| {stage} | " + " | ".join(cells) + " |")
     text = "Streamed text" if training_tokens is None else f"Text of {training_tokens:,} tokens"
     return "\n".join(
@@ -212,8 +225,8 @@ def _recipe(
             f"{text}, packed without padding. Losses of different stages are of different tasks and cannot be",
             "compared.",
             "",
-            "| stage | step | minutes | loss | whole words | single |",
-            "|---|---|---|---|---|---|",
+            "| stage | step | loss | whole words | single |" if not timed else _TIMED_HEAD,
+            "|---|---|---|---|---|" if not timed else "|---|---|---|---|---|---|",
             *rows,
             "",
             "Options: " + ", ".join(f"`{name} {value}`" for name, value in sorted(options.items())) + ".",

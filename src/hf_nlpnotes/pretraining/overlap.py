@@ -406,7 +406,7 @@ def drop_overlap(
         remove_columns=lines.column_names,
         fn_kwargs={"evaluation": evaluation},
         features=Features({"found": Value("bool"), "size": Value("int32"), "hits": ListOf(Value("int32"))}),
-        num_proc=num_proc,
+        num_proc=None if num_proc == 1 else num_proc,  # one worker beside us gains nothing and outlives a kill
         desc="Comparing with evaluation texts",
     ).with_format("numpy")
     size, dropped = len(lines), np.zeros(len(lines), bool)

@@ -148,7 +148,8 @@ def test_on_from_a_model_on_text_of_ones_own(example, scratch, texts, tmp_path):
     further = tmp_path / "further"
     example.main([
         "--data", str(texts / "made.txt"), "--model_name_or_path", str(start), "--output_dir", str(further),
-        *COMMON, "--length", "32", "--max_steps", "4", "--learning_rate", "0.01", "--warmup_steps", "0", "--exclude", str(evaluation),
+        *COMMON, "--length", "32", "--max_steps", "4", "--learning_rate", "0.01", "--warmup_steps", "0", "--exclude",
+        str(evaluation),
         "--segmenter", "none",
     ])  # fmt: skip
     assert AutoTokenizer.from_pretrained(further).get_vocab() == AutoTokenizer.from_pretrained(start).get_vocab()
@@ -211,7 +212,7 @@ def test_files_of_others_are_not_replaced(example, texts, tmp_path):
 
 
 def test_a_work_folder_is_of_one_run_and_claimed_by_none_that_failed(example, scratch, tmp_path):
-    options, folder = scratch
+    options, _ = scratch
     with pytest.raises(SystemExit, match="max_steps was '12' and is '13'"):
         example.main([*options, "--max_steps", "13"])
     (tmp_path / "text.txt").write_bytes(("我喜欢猫和狗\n" * 50).encode("gb18030"))

@@ -81,6 +81,7 @@ def write_card(
     about: str = "",
     note: str = "",
     overlap: str = "",
+    limits: str = "",
     sheet: str = "",
     sentences: Sequence[str] = PROBES,
 ) -> None:
@@ -99,6 +100,7 @@ def write_card(
         about: what the model is for, as Markdown, in the place of a line of code that loads it.
         note: a line on what was done otherwise than the options say.
         overlap: report of what was dropped because evaluation files have it, as plain text.
+        limits: what the model is no good for, as Markdown.
         sheet: further figures, as Markdown.
     """
     from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -121,6 +123,7 @@ def write_card(
         _recipe(history, options, training_tokens, note),
         *([_OVERLAP.format(overlap)] if overlap else []),
         _sources(sources),
+        *([f"## Limits\n\n{limits}\n"] if limits else []),
     ]
     temporary = folder / "README.md.tmp"
     temporary.write_text("\n".join(parts), encoding="utf-8")
@@ -244,18 +247,12 @@ def _sources(sources: Sequence[Mapping[str, Any]]) -> str:
         [
             "## Text and licences",
             "",
-            "Technical sources were thinned out. The licences are those of the sources; several ask for attribution",
-            "and some for sharing alike, which is why this card names them all.",
+            "The licences are those of the sources; where they ask for attribution or for sharing alike, this table",
+            "is where they are named.",
             "",
             "| source | repository | licence | topic | characters |",
             "|---|---|---|---|---|",
             *rows,
-            "",
-            "## Limits",
-            "",
-            "News of one state broadcaster, government reports and software documentation weigh heavily in this text;",
-            "what the model says of people, states and events repeats it. It knows simplified Chinese, few names and",
-            "no facts to rely on, and texts up to its length.",
             "",
         ]
     )

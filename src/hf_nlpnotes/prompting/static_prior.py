@@ -7,7 +7,7 @@ better than either. No forward pass is needed.
 Three known means make plain vectors good at this:
 
 - rare tokens count more: token w has the weight a / (a + p(w)) of smooth inverse frequency (Arora, Liang & Ma, ICLR
-  2017, https://openreview.net/forum?id=SyK00v5xx, equation 3);
+  2017, https://openreview.net/forum?id=SyK00v5xx);
 - the common component is taken out, here the mean vector of running text (Mu & Viswanath, ICLR 2018,
   https://arxiv.org/abs/1702.01417, first step). It is a property of the model, so that the similarity of a text does
   not depend on the other texts of the call. The texts' first principal component stays, unlike in Arora et al.: among

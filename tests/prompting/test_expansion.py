@@ -1,12 +1,13 @@
 """Expansion without a word list: planted neighbours and planted companions of the seeds are found."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from hf_nlpnotes.prompting import Verbalizer
@@ -68,6 +69,25 @@ def test_companions_of_the_seeds_are_found(vectors: StaticVectors) -> None:
     assert other.words == (("球队", "手机"), ("银行", "北京"))
 
 
+def test_words_are_ranked_by_the_formula(vectors: StaticVectors) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(30, 2, generator=generator, dtype=torch.float64)
+    words = ["北京", "手机", "老师", "学生", "天气", "电影", "今天", "晚上", "题目", "服务"]
+    places = {word: torch.randperm(30, generator=generator)[: 2 + i].tolist() for i, word in enumerate(words)}
+    texts = [str(i) for i in range(30)]
+    found = expand_from_texts(texts, SEEDS, vectors, places, words_per_label=99, classify=lambda *_: scores)
+    centred = scores - scores.mean(dim=0)
+    posterior = (2 * centred / centred.std()).softmax(dim=1)
+    for label, own in enumerate(found.words):
+        prior = float(posterior[:, label].mean())
+        worth = {}
+        for word, rows in places.items():
+            share = (sum(float(posterior[row, label]) for row in rows) + 5 * prior) / (len(rows) + 5)
+            worth[word] = math.sqrt(len(rows)) * math.log(share / prior)
+        # With two labels a word that is more of one than usual is less of the other.
+        assert list(own[1:]) == sorted((w for w in worth if worth[w] > 0), key=lambda w: -worth[w])
+
+
 def test_candidates_are_words_neither_rare_nor_everywhere() -> None:
     texts = ["the cat sat", "the dog sat !!", "the cat 2024", "a cat cat", "dog the a"]
     assert candidate_words(texts, str.split, min_texts=2, max_share=0.6) == {
@@ -105,8 +125,6 @@ def test_words_of_a_byte_level_vocabulary(tmp_path: Path) -> None:
     )
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    from tokenizers import decoders
-
     inner.decoder = decoders.ByteLevel()
     inner.train_from_iterator(["great movie, terrible acting", "体育 新闻"] * 9, trainer)
     words = vocabulary_words(PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", mask_token="<mask>"))

@@ -135,8 +135,8 @@ def refine_by_relevance(
     A word's relevance is its correlation with the mean of its label's anchors over the texts, minus its highest
     correlation with the anchors of another label; and the first must be positive by itself. What all words of a text
     share is taken out first. A word that hardly changes from text to text (less than a tenth of what the anchors do)
-    has no relevance, whatever the little that is left correlates with. (The paper divides where we subtract: by the mean similarity to the other labels,
-    which is near 0 as often as not where similarities may be negative.)
+    has no relevance, whatever the little that is left correlates with. (The paper divides where we subtract: by the
+    mean similarity to the other labels, which is near 0 as often as not where similarities may be negative.)
 
     Args:
         verbalizer, words, log_probs, anchors:

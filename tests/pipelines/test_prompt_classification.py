@@ -1,5 +1,8 @@
 """The prompt pipeline: the stock model's logits by brute force, and the stock pipelines' manners, are the oracles."""
 
+import itertools
+import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
     BertTokenizer,
+    TextClassificationPipeline,
     ZeroShotClassificationPipeline,
     pipeline,
 )
@@ -22,11 +26,13 @@ from transformers.pipelines.pt_utils import KeyDataset
 import hf_nlpnotes
 from hf_nlpnotes.pipelines import ZeroShotPromptPipeline
 from hf_nlpnotes.prompting import CONTENT_FREE_TEXTS, READY_LABEL_WORDS
+from hf_nlpnotes.prompting.config import PromptConfig
+from hf_nlpnotes.prompting.static_prior import combine, static_similarity
 
 TEMPLATE = "下面报道一则{label}新闻。{text}"
 LABELS = ["体育", "财经", "房产市场", "球"]
 WORDS = {"体育": ["体育", "足球", "球"], "财经": {"财经": 3, "市场行业": 1}, "教育": "学校"}
-TEXTS = ["国足今晚出战", "银行业绩长，股票涨", "", "手机", "[MASK]球队[SEP]", "新" * 500]
+TEXTS = ["国足今晚出战", "银行业绩长，股票涨", "，", "手机", "[MASK]球队[SEP]", "新" * 500]
 
 
 @pytest.fixture(scope="module", params=["bert", "chinesebert"])
@@ -264,7 +270,8 @@ def test_answers_have_the_form_of_zero_shot_classification(parts: tuple[Any, Any
             assert shape(found) == shape(expected)
             for answer in found if isinstance(found, list) else [found]:
                 assert answer["scores"] == sorted(answer["scores"], reverse=True)
-                assert sum(answer["scores"]) == pytest.approx(1)
+                assert sum(answer["scores"]) == pytest.approx(1) or labels == ["体育"]
+                assert all(0 <= score <= 1 for score in answer["scores"])
                 assert all(type(score) is float for score in answer["scores"])
 
 
@@ -356,6 +363,52 @@ def test_ready_words_are_those_that_the_vocabulary_can_spell(
             ValueError,
             r"slot 'b', and the input has only the columns \['a'\]",
         ),
+        ("", {}, ValueError, "text '' is empty, and there is nothing to classify: leave such texts out"),
+        (["国足", " \n"], {}, ValueError, r"text ' \\n' is empty"),
+        ({"a": "", "b": " "}, {"template": "{a}{label}{b}"}, ValueError, "is empty"),
+        ("国足", {"template": "{label}{text:tial}"}, ValueError, "Unknown option 'tial'"),
+        ("国足", {"template": []}, ValueError, "no template"),
+        ("国足", {"template": {"{label}{text}": 0}}, ValueError, "must be positive"),
+        ("国足", {"template": "{soft:3}{label}{text}"}, ValueError, "train it with PromptForSequenceClassification"),
+        ("国足", {"template": "{demos:1}{label}{text}"}, ValueError, "give demonstrations="),
+        (
+            "国足",
+            {"template": "{demos:1}{label}{text}", "demonstrations": [{"text": "球"}]},
+            ValueError,
+            "Demonstration number 0 has no 'label'",
+        ),
+        (
+            "国足",
+            {"template": "{demos:2}{label}{text}", "demonstrations": [{"text": "球", "label": "体育"}]},
+            ValueError,
+            "shows 2 demonstrations, and 1 of the 1",
+        ),
+        (
+            "国足",
+            {"template": "{demos:1}{label}{text}", "demonstrations": [{"text": "球", "label": "教育"}]},
+            ValueError,
+            "shows 1 demonstrations, and 0 of the 1",
+        ),
+        ("国足", {"multi_label": True, "calibration": "none"}, ValueError, "choose calibration='contextual'"),
+        ("国足", {"multi_label": True, "prior_weight": 1}, ValueError, "leave out prior_weight=1"),
+        ("国足", {"multi_label": "yes"}, ValueError, "True or False, got 'yes'"),
+        ("国足", {"prior_weight": -1}, ValueError, "from 0 on, got -1"),
+        ("国足", {"scoring": "fast"}, ValueError, "scoring must be one of parallel, .*got 'fast'"),
+        ("国足", {"hierarchy": ""}, ValueError, "between the levels of a label"),
+        (
+            "国足",
+            {"hierarchy": "/", "candidate_labels": ["体育", "体育/足球"]},
+            ValueError,
+            "beginning of '体育/足球'",
+        ),
+        ("国足", {"hierarchy": "/", "candidate_labels": ["体育/"]}, ValueError, "a level without a name"),
+        (["国足"] * 2, {"candidate_labels": [["体育"]]}, ValueError, "1 lists of labels for 2 texts"),
+        (["国足"] * 2, {"candidate_labels": [["体育"], []]}, ValueError, "no label"),
+        (["国足"] * 2, {"candidate_labels": [["体育"], "财经"], "template": "{label}{text}"}, TypeError, "a mixture"),
+        (["国足"] * 2, {"candidate_labels": [["体育"], ["财经"]], "calibration": "batch"}, ValueError, "same labels"),
+        (["国足"] * 2, {"candidate_labels": [["体育"], ["财经"]], "prior_weight": 1}, ValueError, "same labels"),
+        ("国足", {"bias": {"体育": 1.0}}, ValueError, "no value for the label '财经'"),
+        ("国足", {"batch_size": 0.5}, ValueError, "batch_size must be a positive whole number, got 0.5"),
         ({"text": None}, {}, TypeError, "column 'text' holds None"),
         (None, {}, TypeError, "got NoneType: None"),
         (["国足", None], {}, TypeError, "got NoneType: None"),
@@ -364,12 +417,12 @@ def test_ready_words_are_those_that_the_vocabulary_can_spell(
         ("国足", {"calibration": "best"}, ValueError, "calibration must be one of none, contextual.*got 'best'"),
         ("国足", {"calibration": "batch"}, ValueError, "there is 1: give a list of texts"),
         ("国足", {"calibration_texts": "无"}, ValueError, "calibration_texts is a list"),
-        ("国足", {"verbalizer": "best"}, ValueError, "'ready' or a mapping.*got 'best'"),
+        ("国足", {"verbalizer": "best"}, ValueError, "verbalizer is 'ready' or a mapping.*got 'best'"),
         ("国足", {"template": "下" * 64 + "{label}{text}"}, ValueError, "more than the .* that the model reads"),
         ("国足", {"max_length": 5}, ValueError, "more than the 5 that the model reads"),
         ("国足", {"max_length": 0}, ValueError, "max_length must be a positive whole number, got 0"),
         ("国足", {"top_k": True}, ValueError, "top_k must be a positive whole number, got True"),
-        ("国足", {"tempalte": "x"}, TypeError, "no option 'tempalte'; there are: candidate_labels, template"),
+        ("国足", {"tempalte": "x"}, TypeError, "no option 'tempalte'; there are: candidate_labels, labels_column"),
         ("国足", {"hypothesis_template": "这是{}"}, TypeError, "no option 'hypothesis_template'"),
         (["国足", "出战"], {"calibration": "prior", "label_prior": [1, 2, 3]}, ValueError, "3 values for 2 labels"),
     ],
@@ -462,3 +515,242 @@ def test_the_embedded_model_knows_topics_and_opinions() -> None:
     }
     answers = pipe(list(reviews), ["好评", "差评"], template="{text}总之是{label}。")
     assert sum(answer["labels"][0] == reviews[answer["sequence"]] for answer in answers) >= 3
+
+
+def test_texts_may_have_their_own_labels(pipe: ZeroShotPromptPipeline) -> None:
+    own = [
+        ["体育", "财经"],
+        ["房产市场", "球", "体育"],
+        ["教育"],
+        ["教育", "体育"],
+        ["球", "社会"],
+        ["财经", "房产市场"],
+    ]
+    expected = [pipe(text, labels) for text, labels in zip(TEXTS, own, strict=True)]
+    assert_same(pipe(TEXTS, own), expected)
+    assert_same(pipe(TEXTS, own, batch_size=4), expected)
+    assert_same(list(pipe(iter(TEXTS), own, batch_size=2)), expected)
+    data = Dataset.from_dict({"text": TEXTS, "choices": own})
+    assert_same(pipe(data["text"], data["choices"], batch_size=3), expected)
+    assert_same(list(pipe(data, labels_column="choices", batch_size=3)), expected)
+    rows = [{"text": text, "choices": "，".join(labels)} for text, labels in zip(TEXTS, own, strict=True)]
+    assert_same(pipe(rows, labels_column="choices"), expected)
+    assert_same([pipe(TEXTS[1], [own[1]])], expected[1:2])
+    listed = "{options}，{label}：{text}"
+    single = [pipe(text, labels, template=listed) for text, labels in zip(TEXTS, own, strict=True)]
+    assert_same(pipe(TEXTS, own, template=listed, batch_size=4), single)
+
+
+def test_several_labels_are_judged_one_by_one(parts: tuple[Any, Any], pipe: ZeroShotPromptPipeline) -> None:
+    """The sigmoid of the label's score beyond its mean score on texts without content, by brute force."""
+    labels = {label: {label: 1} for label in ("体育", "财经", "教育")}
+
+    def centred(text: str) -> torch.Tensor:
+        model, tokenizer = parts
+        room = model.config.max_position_embeddings - len("下面报道一则新闻。") - 4
+        with torch.no_grad():
+            logits = model(**written_prompt(tokenizer, text, 2, room)).logits[0].double()
+        logits = logits - logits.mean(dim=1, keepdim=True)
+        ids = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in labels]
+        return torch.stack([(logits[7, a] + logits[8, b]) / 2 for a, b in ids])
+
+    bias = torch.stack([centred(text) for text in CONTENT_FREE_TEXTS]).mean(dim=0)
+    answers = pipe(TEXTS, list(labels), multi_label=True, batch_size=3)
+    for text, answer in zip(TEXTS, answers, strict=True):
+        expected = (centred(text) - bias).sigmoid()
+        assert by_label(answer) == pytest.approx(dict(zip(labels, expected.tolist(), strict=True)), abs=1e-4)
+        assert answer["scores"] == sorted(answer["scores"], reverse=True)
+    # Other labels have no say, and one label is judged in the same way.
+    for label in labels:
+        alone = pipe(TEXTS, [label])
+        assert [by_label(one)[label] for one in alone] == pytest.approx(
+            [by_label(one)[label] for one in answers], abs=1e-6
+        )
+    # (A text that is cut makes room for the longest word.)
+    wide = pipe(TEXTS[:5], [*labels, "房产市场"], multi_label=True)
+    assert [by_label(one)["体育"] for one in wide] == pytest.approx(
+        [by_label(one)["体育"] for one in answers[:5]], abs=1e-6
+    )
+
+
+def test_label_paths_are_decided_level_by_level(pipe: ZeroShotPromptPipeline) -> None:
+    paths = ["体育/足球", "体育/篮球", "财经", "教育/学校/老师", "教育/学校/学生", "教育/考试"]
+    for calibration in ("none", "contextual", "batch"):
+        options: dict[str, Any] = {"calibration": calibration, "batch_size": 4}
+        answers = pipe(TEXTS, paths, hierarchy="/", **options)
+        tops = pipe(TEXTS, ["体育", "财经", "教育"], **options)
+        sports = pipe(TEXTS, ["足球", "篮球"], **options)
+        kinds = pipe(TEXTS, ["学校", "考试"], **options)
+        people = pipe(TEXTS, ["老师", "学生"], **options)
+        for answer, top, sport, kind, person in zip(answers, tops, sports, kinds, people, strict=True):
+            top, sport, kind, person = (by_label(level) for level in (top, sport, kind, person))
+            expected = {
+                "体育/足球": top["体育"] * sport["足球"],
+                "体育/篮球": top["体育"] * sport["篮球"],
+                "财经": top["财经"],
+                "教育/学校/老师": top["教育"] * kind["学校"] * person["老师"],
+                "教育/学校/学生": top["教育"] * kind["学校"] * person["学生"],
+                "教育/考试": top["教育"] * kind["考试"],
+            }
+            assert by_label(answer) == pytest.approx(expected, abs=1e-5)
+            assert sum(answer["scores"]) == pytest.approx(1)
+    several = pipe(TEXTS[0], paths, hierarchy="/", multi_label=True)
+    one = by_label(pipe(TEXTS[0], ["体育", "足球"], multi_label=True))
+    assert by_label(several)["体育/足球"] == pytest.approx(one["体育"] * one["足球"], abs=1e-6)
+
+
+def test_words_of_label_paths(pipe: ZeroShotPromptPipeline) -> None:
+    words = {"体育": ["体育", "球队"], "体育/足球": ["足球", "球"], "体育/篮球": "篮", "财经": "银行"}
+    answer = pipe("国足", verbalizer=words, hierarchy="/", top_k=None)
+    assert {row["label"] for row in answer} == {"体育/足球", "体育/篮球", "财经"}
+    top = by_label(pipe("国足", ["体育", "财经"], verbalizer={"体育": ["体育", "球队"], "财经": "银行"}))
+    found = {row["label"]: row["score"] for row in answer}
+    assert found["财经"] == pytest.approx(top["财经"], abs=1e-5)
+    assert found["体育/足球"] + found["体育/篮球"] == pytest.approx(top["体育"], abs=1e-5)
+
+
+def test_templates_vote(pipe: ZeroShotPromptPipeline) -> None:
+    """The mean of the scores is the geometric mean of the shares."""
+    templates = ["{label}：{text}", "{text}，{label}", "{options}{text:head}是{label}"]
+    for calibration in ("none", "contextual"):
+        options: dict[str, Any] = {"calibration": calibration, "batch_size": 3}
+        each = [pipe(TEXTS, LABELS, template=template, **options) for template in templates]
+        for weights in ([1, 1, 1], [3, 1, 2]):
+            given = templates if weights == [1, 1, 1] else dict(zip(templates, weights, strict=True))
+            together = pipe(TEXTS, LABELS, template=given, **options)
+            for i, answer in enumerate(together):
+                logs = torch.tensor([[by_label(one[i])[label] for label in LABELS] for one in each]).double().log()
+                share = torch.tensor(weights).double() / sum(weights)
+                expected = (share @ logs).softmax(dim=0)
+                assert by_label(answer) == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-4)
+
+
+DEMONSTRATIONS = [
+    {"text": "足球队", "label": "体育"},
+    {"text": "银行股票", "label": "财经"},
+    {"text": "篮球赛", "label": "体育"},
+    {"text": "市场", "label": "财经"},
+]
+
+
+@pytest.mark.parametrize("slot", ["{demos:2}", "{demos:2,seed=3}", "{demos:2,nearest}"])
+def test_demonstrations(pipe: ZeroShotPromptPipeline, slot: str) -> None:
+    options: dict[str, Any] = {"template": slot + "{label}：{text}", "demonstrations": DEMONSTRATIONS}
+    reference = pipe(TEXTS, ["体育", "财经"], **options)
+    assert_same(pipe(TEXTS, ["财经", "体育"], batch_size=4, **options), reference)
+    assert_same(pipe(TEXTS[::-1], ["体育", "财经"], batch_size=5, **options)[::-1], reference)
+    with pytest.raises(AssertionError):
+        assert_same(pipe(TEXTS, ["体育", "财经"], template="{label}：{text}"), reference)
+    # The words of the verbalizer stand in the demonstrations.
+    other = pipe(TEXTS, ["体育", "财经"], verbalizer={"体育": {"球": 1, "足": 2}}, **options)
+    with pytest.raises(AssertionError):
+        assert_same(other, reference)
+
+
+def test_the_static_prior_has_its_weight(pipe: ZeroShotPromptPipeline) -> None:
+    texts = TEXTS[:2] + TEXTS[3:]
+    network = pipe(texts, LABELS)
+    assert_same(pipe(texts, LABELS, prior_weight=0), network)
+    scores = torch.tensor([[by_label(answer)[label] for label in LABELS] for answer in network]).double().log()
+    similarity = static_similarity(pipe.model, pipe.tokenizer, texts, LABELS)
+    expected = combine(scores, similarity, 2.0).softmax(dim=1)
+    answers = pipe(texts, LABELS, prior_weight=2.0, batch_size=3)
+    for answer, row in zip(answers, expected.tolist(), strict=True):
+        assert by_label(answer) == pytest.approx(dict(zip(LABELS, row, strict=True)), abs=1e-4)
+
+
+@pytest.mark.parametrize("scoring", ["left-to-right", "max-first"])
+def test_words_token_by_token(pipe: ZeroShotPromptPipeline, scoring: str) -> None:
+    parallel = pipe(TEXTS, ["球", "足", "篮"])
+    assert_same(pipe(TEXTS, ["球", "足", "篮"], scoring=scoring), parallel)
+    reference = pipe(TEXTS, LABELS, scoring=scoring)
+    assert_same(pipe(TEXTS, LABELS, scoring=scoring, batch_size=4), reference)
+    with pytest.raises(AssertionError):
+        assert_same(pipe(TEXTS, LABELS), reference)
+
+
+def test_a_given_bias_is_subtracted(pipe: ZeroShotPromptPipeline) -> None:
+    plain = pipe(TEXTS, LABELS, bias=dict.fromkeys(LABELS, 0.0))
+    shifted = pipe(TEXTS, LABELS, bias={**dict.fromkeys(LABELS, 5.0), "球": 4.0})
+    for one, other in zip(plain, shifted, strict=True):
+        odds = [by_label(a)["球"] / by_label(a)["体育"] for a in (one, other)]
+        assert math.log(odds[1] / odds[0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_stored_prompt_is_read_with_the_model(tiny_chinesebert_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_chinesebert_folder, folder)
+    plain = pipeline("zero-shot-prompt", model=str(folder), device="cpu")
+    templates = {"{text}，{label}": 2.0, "{label}：{text:head}": 1.0}
+    options = {"template": templates, "verbalizer": WORDS, "calibration": "domain", "max_length": 40}
+    PromptConfig(**options).save_pretrained(folder)
+    stored = pipeline("zero-shot-prompt", model=str(folder), device="cpu")
+    assert stored(TEXTS, top_k=None) == plain(TEXTS, top_k=None, **options)
+    # What is given by hand goes first.
+    assert_same(stored(TEXTS, LABELS, calibration="none"), plain(TEXTS, LABELS, **{**options, "calibration": "none"}))
+    made = pipeline("zero-shot-prompt", model=str(folder), device="cpu", template="{label}{text}")
+    assert made(TEXTS, top_k=None) == plain(TEXTS, top_k=None, **{**options, "template": "{label}{text}"})
+    # From elsewhere; and a bias belongs to the prompt that it was measured with.
+    biased = PromptConfig(**options, bias={"体育": 3.0, "财经": 0.0, "教育": -3.0})
+    biased.save_pretrained(tmp_path / "prompt")
+    other = pipeline("zero-shot-prompt", model=str(folder), prompt=str(tmp_path / "prompt"), device="cpu")
+    assert other(TEXTS) == plain(TEXTS, **options, bias=biased.bias)
+    assert other(TEXTS, calibration="domain") == plain(TEXTS, **options)
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "prompt.json").write_text('{"template": "{text}"}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"again/prompt.json: No '\{label\}'"):
+        pipeline("zero-shot-prompt", model=str(folder), prompt=str(again), device="cpu")
+
+
+def test_top_k_is_that_of_text_classification(parts: tuple[Any, Any]) -> None:
+    model, tokenizer = parts
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        num_labels=3,
+    )  # fmt: skip
+    stock_model = BertForSequenceClassification(config).eval()
+    stock_tokenizer = BertTokenizer(vocab=tokenizer.get_vocab())
+
+    def form(value: Any) -> Any:
+        return [form(one) for one in value] if isinstance(value, list) else sorted(value)
+
+    for made in ({}, {"top_k": 2}, {"top_k": None}):
+        stock = TextClassificationPipeline(model=stock_model, tokenizer=stock_tokenizer, device="cpu", **made)
+        ours = ZeroShotPromptPipeline(model=model, tokenizer=tokenizer, verbalizer=WORDS, device="cpu", **made)
+        for called in ({}, {"top_k": 1}, {"top_k": 2}, {"top_k": None}):
+            for inputs in ("国足", ["国足"], ["国足", "出战"], {"text": "国足"}):
+                assert form(ours(inputs, **called)) == form(stock(inputs, **called)), (made, called, inputs)
+
+
+def test_columns_of_a_chat_are_columns(pipe: ZeroShotPromptPipeline) -> None:
+    rows = [{"role": "我", "content": "国足今晚"}]
+    assert pipe(rows, LABELS, template="{role}：{content}，{label}")[0]["sequence"] == rows[0]
+
+
+def test_a_stream_is_read_a_few_batches_ahead(pipe: ZeroShotPromptPipeline) -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[str]:
+        for number in itertools.count():
+            taken.append(number)
+            yield "国足今晚"[: 1 + number % 4]
+
+    answers = pipe(endless(), LABELS)
+    assert next(answers)["sequence"] == "国"
+    assert len(taken) == 1
+    answers = pipe(endless(), LABELS, batch_size=2)
+    assert [next(answers)["sequence"] for _ in range(70)] == ["国", "国足", "国足今", "国足今晚"] * 17 + ["国", "国足"]
+    assert len(taken) <= 1 + 128
+
+
+def test_batches_have_texts_of_one_length(pipe: ZeroShotPromptPipeline) -> None:
+    texts = ["国" * (1 + 7 * (i % 4)) for i in range(16)]
+    shapes: list[tuple[int, ...]] = []
+    hook = pipe.model.base_model.encoder.register_forward_hook(lambda _m, _a, out: shapes.append(tuple(out[0].shape)))
+    try:
+        pipe(texts, ["体育", "财经"], calibration="none", batch_size=4)
+    finally:
+        hook.remove()
+    assert len({length for _, length, _ in shapes[-4:]}) == 4
+    assert all(rows == 4 for rows, _, _ in shapes[-4:])

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import GeneratorType
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
-from transformers.pipelines.base import ChunkPipeline
+from transformers.pipelines.base import Pipeline
 
 from hf_nlpnotes.prompting import (
-    CALIBRATIONS,
     CONTENT_FREE_TEXTS,
     PromptEncoder,
-    Template,
-    Verbalizer,
-    WordGroup,
     accepted_inputs,
-    group_words,
-    label_prior_tensor,
     longest_input,
-    mask_logits,
     mask_positions,
     mean_bias,
-    prior_bias,
     ready_label_words,
-    word_scores,
 )
+from hf_nlpnotes.prompting.config import PromptConfig
+from hf_nlpnotes.prompting.static_prior import StaticVectors, combine, static_similarity
+from hf_nlpnotes.prompting.verbalizer import Verbalizer
+from hf_nlpnotes.prompting.word_scorer import WordScorer
+
+from ._prompt_bias import check_comparable, given_bias, has_contrast, measured_bias, needs_the_texts
+from ._prompt_inputs import Kind, batches_by_length, chunks, column_values, items_of, padded
+from ._prompt_options import are_per_text, checked, merged, options_of, stored_prompt
+from ._prompt_plan import LabelSet, Plan, PromptReader, Sample, united
 
 DEFAULT_TEMPLATE = "{label}：{text}"
 """Suits topics and opinions alike; a template in the words of the task may do better."""
@@ -36,23 +33,11 @@ DEFAULT_TEMPLATE = "{label}：{text}"
 _KEPT_PLANS = 8
 """How many sets of options a pipeline remembers, so that calls in a loop do not tokenize the label words again."""
 
-
-@dataclass(frozen=True)
-class _Plan:
-    """All that a call needs to know: options, checked and bound to the tokenizer."""
-
-    encoder: PromptEncoder
-    verbalizer: Verbalizer
-    groups: tuple[WordGroup, ...]
-    weights: torch.Tensor
-    calibration: str
-
-    @property
-    def lengths(self) -> list[int]:
-        return [group.num_masks for group in self.groups]
+_CHUNK = 32
+"""Batches that are read ahead and sorted by length."""
 
 
-class ZeroShotPromptPipeline(ChunkPipeline):
+class ZeroShotPromptPipeline(Pipeline):
     """Classification by a prompt: the label whose words the masked language model expects most is the answer.
 
     The text is put into a template with masks where the label word goes, `[MASK][MASK]：国足今晚出战`, and every label
@@ -62,15 +47,28 @@ class ZeroShotPromptPipeline(ChunkPipeline):
 
     Args:
         model, tokenizer, device, batch_size, …:
-            As in every pipeline; a masked language model and its fast tokenizer.
-        template (`str` or `Template`, defaults to `DEFAULT_TEMPLATE`):
-            The prompt, with one `{label}` and the columns of the input: `"{text}这是{label}评。"`.
+            As in every pipeline; a masked language model and its fast tokenizer. The options in a `prompt.json` of
+            the model's folder hold where no others are given.
+        prompt (`str` or `PromptConfig`, *optional*):
+            A stored prompt: a folder or repository with a `prompt.json`, in place of the model's own.
+        template (`str`, `Template`, a list of them, or `{template: weight}`, defaults to `DEFAULT_TEMPLATE`):
+            The prompt, with one `{label}` and the columns of the input: `"{text}这是{label}评。"`. Several templates
+            vote with the weighted mean of their scores.
+        demonstrations (`Sequence[Mapping[str, str]]`, *optional*):
+            Labelled examples for `{demos:2}` in a template: its columns, and `"label"`.
         verbalizer (`Mapping`, `Sequence[str]`, `Verbalizer` or `"ready"`, *optional*):
             The words of each label: `{"体育": ["体育", "足球"], "财经": "财经"}`, or with weights
             `{"体育": {"体育": 2, "足球": 1}}`. A label without words is its own word. `"ready"` takes the words of
             `hf_nlpnotes.prompting.READY_LABEL_WORDS` for the labels it knows, those that the vocabulary can spell.
-        candidate_labels (`str` or `Sequence[str]`, *optional*):
-            The labels, as a list or separated by commas.
+        candidate_labels (`str`, `Sequence[str]` or `Sequence[Sequence[str]]`, *optional*):
+            The labels, as a list or separated by commas; or a list of labels for each text.
+        labels_column (`str`, *optional*):
+            The column of the inputs that has the labels of each.
+        hierarchy (`str`, *optional*):
+            What stands between the levels of a label: with `"/"`, 体育/足球 is 足球 among the kinds of 体育.
+        multi_label (`bool`, defaults to `False`):
+            Whether several labels may be right. Each is then judged by itself: its score is the sigmoid of how much
+            more its words are expected than in the texts of the calibration.
         calibration (`str`, defaults to `"contextual"`):
             `"none"`, `"contextual"`, `"domain"`, `"batch"` or `"prior"`: see `hf_nlpnotes.prompting.calibration`.
         calibration_texts (`Sequence`, *optional*):
@@ -78,10 +76,18 @@ class ZeroShotPromptPipeline(ChunkPipeline):
             and `prior` (default: the inputs of the call, all of them, whatever the batch size).
         label_prior (`Mapping[str, float]` or `Sequence[float]`, *optional*):
             For `prior`: how frequent the labels are. Default: equally.
+        bias (`Mapping[str, float]`, *optional*):
+            What to subtract from each label's score, measured before; takes the place of measuring it.
+        prior_weight (`float`, defaults to 0):
+            Weight of the static similarity of text and label words beside the network's scores; 1 is as much. It
+            takes its scale from the texts of the call.
+        scoring (`str`, defaults to `"parallel"`):
+            How words of several tokens are read: `"parallel"`, `"left-to-right"` or `"max-first"`.
         max_length (`int`, *optional*):
-            Most tokens of an input. Default: what the model takes. Texts are cut at their end, templates never.
+            Most tokens of an input. Default: what the model takes. Texts are cut where their slot says, templates
+            never.
         top_k (`int`, *optional*):
-            Return the best labels only.
+            Return the best labels only; `None` returns all.
 
     Every option may be given when the pipeline is made or in a call.
 
@@ -98,30 +104,32 @@ class ZeroShotPromptPipeline(ChunkPipeline):
     _load_feature_extractor: Any = False
     _load_tokenizer: Any = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, prompt: str | PromptConfig | None = None, **kwargs: Any) -> None:
         self._options: dict[str, Any] = {}
-        self._plans: dict[Any, _Plan] = {}
-        self._ready: dict[str, Any] = {}  # the last answer of `_ready_words`
+        self._plans: dict[Any, Plan] = {}
         super().__init__(*args, **kwargs)
         self.tokenizer: Any
         if self.tokenizer is None:
             raise ValueError("zero-shot-prompt needs a tokenizer: pass tokenizer=…, or the model as a name or folder.")
         _refuse_unconverted(self.model)
-        self._encoder(self._options)  # a wrong template is told now, not at the first text
-        if self._labels(self._options) is not None:
-            self._plan(self._options)
+        if isinstance(prompt, str):
+            prompt = PromptConfig.from_pretrained(prompt)
+        elif prompt is None:
+            revision = getattr(self.model.config, "_commit_hash", None)
+            prompt = stored_prompt(getattr(self.model, "name_or_path", ""), revision)
+        if prompt is not None:
+            self._options = merged(options_of(prompt), self._options)
+        # A wrong template or label is told now, not at the first text.
+        plan = self._plan(self._options)
+        labels = self._options.get("candidate_labels", plan.own_labels())
+        if labels is not None and not are_per_text(labels):
+            plan.label_set(labels)
 
     def _sanitize_parameters(
-        self,
-        plan: _Plan | None = None,
-        answer: Mapping[str, Any] | None = None,
-        local_files_only: bool | None = None,
-        **options: Any,
+        self, local_files_only: bool | None = None, **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if plan is None:  # from the constructor
-            self._options = _checked_options(options)
-            return {}, {}, {}
-        return {"plan": plan}, {"plan": plan}, {"plan": plan, **(answer or {})}
+        self._options = checked(options)  # from the constructor; a call has its own way
+        return {}, {}, {}
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Classify one text or many.
@@ -129,10 +137,13 @@ class ZeroShotPromptPipeline(ChunkPipeline):
         Args:
             inputs (`str`, `Mapping[str, str]`, or a list, generator or data set of them):
                 The text, or the columns that the template names.
-            candidate_labels (`str` or `Sequence[str]`, *optional*):
+            candidate_labels (`str`, `Sequence[str]` or `Sequence[Sequence[str]]`, *optional*):
                 The labels; also as the second positional argument. Without it the verbalizer's labels are used.
-            num_workers, batch_size (`int`, *optional*):
-                As in every pipeline; neither changes the answers.
+            batch_size (`int`, *optional*):
+                Prompts a forward pass; does not change the answers. Texts are put into batches by their length, 32
+                batches ahead in a generator or data set.
+            num_workers (`int`, *optional*):
+                Accepted, as in every pipeline; texts are read in this process.
             **kwargs:
                 Any option of the class.
 
@@ -150,150 +161,224 @@ class ZeroShotPromptPipeline(ChunkPipeline):
             kwargs["candidate_labels"] = args[0]
         elif args:
             raise ValueError(f"Unable to understand the extra arguments {args}: options are given by name.")
-        loading: dict[str, Any] = {name: kwargs.pop(name) for name in ("num_workers", "batch_size") if name in kwargs}
-        options = {**self._options, **_checked_options(kwargs)}
+        kwargs.pop("num_workers", None)
+        batch_size = _batch_size(kwargs.pop("batch_size", None) or self._batch_size or 1)
+        # As text-classification does: a single string gives a list even for the single best label.
+        wrapped = isinstance(inputs, str) and "top_k" not in kwargs
+        options = merged(self._options, checked(kwargs))
         plan = self._plan(options)
-        inputs = _as_pipeline_input(inputs)
-        answer: dict[str, Any] = {
-            "top_k": options.get("top_k"),
-            "zero_shot": options.get("candidate_labels") is not None,
-        }
-        texts = options.get("calibration_texts")
+        kind, items = items_of(inputs)
+        samples = self._samples(items, kind, plan, options)
+        answers = self._answers(samples, plan, options, batch_size)
+        if kind == "stream":
+            return answers
+        if kind == "list":
+            return list(answers)
+        (answer,) = answers
+        return [answer] if wrapped and not _is_zero_shot(options) else answer
 
-        if isinstance(inputs, list) and not inputs:
-            return []
-        if plan.calibration in ("batch", "prior") and texts is None:
-            return self._calibrated_on_inputs(inputs, plan, options, answer, loading)
-        if plan.calibration != "none":
-            if texts is None:
-                texts = CONTENT_FREE_TEXTS if plan.calibration == "contextual" else ("",)
-            filled = [dict.fromkeys(plan.encoder.template.columns, t) if isinstance(t, str) else t for t in texts]
-            answer["bias"] = self._bias(self._label_scores(filled, plan, loading), plan, options)
-        return self._wrapped(inputs, super().__call__(inputs, plan=plan, answer=answer, **loading), answer)
+    def _plan(self, options: Mapping[str, Any]) -> Plan:
+        """The templates of a call, as encoders, and its words."""
+        templates = PromptConfig(template=options.get("template", DEFAULT_TEMPLATE)).templates
+        limits = [longest_input(self.model, self.tokenizer), options.get("max_length")]
+        max_length = min((limit for limit in limits if limit is not None), default=None)
+        given = options.get("verbalizer")
+        verbalizer = None if given is None or given == "ready" else Verbalizer.of(given)
+        demonstrations = options.get("demonstrations")
+        shown = tuple(tuple(row.items()) if isinstance(row, Mapping) else row for row in demonstrations or ())
+        hierarchy = options.get("hierarchy")
+        key = repr((templates, max_length, given == "ready", verbalizer, shown, hierarchy, len(self.tokenizer)))
+        if key not in self._plans:
+            readers = tuple(
+                PromptReader(
+                    PromptEncoder(template, self.tokenizer, max_length),
+                    weight,
+                    demonstrations,
+                    lambda: StaticVectors.of(self.model, self.tokenizer),
+                )
+                for template, weight in templates
+            )
+            ready = None
+            if given == "ready":
+                encoder = readers[0].encoder
 
-    def preprocess(self, input_: Any, plan: _Plan) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        """Encode a text once for each length of label words."""
-        values = _column_values(input_, plan.encoder.template)
-        encodings = plan.encoder.encode(values, plan.lengths)
-        for i, encoding in enumerate(encodings):
-            tensors = {name: torch.tensor([row]) for name, row in encoding.items()}
-            yield {**tensors, "sequence": input_, "is_last": i == len(encodings) - 1}
+                def ready(labels: Sequence[str]) -> Mapping[str, Any]:
+                    """The ready words that the vocabulary can spell; where it can spell none, the label itself."""
+                    table = ready_label_words(labels).items()
+                    return {label: [w for w in words if encoder.can_spell(w)] or label for label, words in table}
 
-    def _forward(self, model_inputs: dict[str, Any], plan: _Plan) -> dict[str, Any]:  # type: ignore[override]
-        tensors = {name: value for name, value in model_inputs.items() if isinstance(value, torch.Tensor)}
-        # Padding goes to the right even if the tokenizer's goes to the left, where it would move the positions that a
-        # text is read at, and with them its score, by the length of its neighbours in the batch.
-        order = torch.argsort(1 - tensors["attention_mask"], dim=1, stable=True)
-        tensors = {name: value.gather(1, order) for name, value in tensors.items()}
-        positions, counts = mask_positions(tensors["label_mask"])
-        logits = mask_logits(self.model, accepted_inputs(self.model, tensors), positions)
-        scores = word_scores(logits, counts, plan.groups, len(plan.weights))
-        return {
-            "scores": scores.log_probs if plan.calibration == "none" else scores.centred,  # (batch, words)
-            "sequence": model_inputs["sequence"],
-            "is_last": model_inputs["is_last"],
-        }
+            while len(self._plans) >= _KEPT_PLANS:
+                del self._plans[next(iter(self._plans))]
+            self._plans[key] = Plan(readers, verbalizer, ready, hierarchy)
+        return self._plans[key]
 
-    def postprocess(  # type: ignore[override]
-        self,
-        model_outputs: list[dict[str, Any]],
-        plan: _Plan,
-        bias: torch.Tensor | None = None,
-        zero_shot: bool = True,
-        top_k: int | None = None,
-        raw: bool = False,
-    ) -> Any:
-        """Add up the lengths of a text, weigh the words, take out the bias and sort."""
-        words = torch.stack([output["scores"][0] for output in model_outputs]).double().sum(dim=0)
-        scores = words @ plan.weights  # (labels,)
-        if raw:
-            return scores
-        return _answer(model_outputs[0]["sequence"], scores, plan, bias, zero_shot, top_k)
-
-    def _encoder(self, options: Mapping[str, Any]) -> PromptEncoder:
-        limit = longest_input(self.model, self.tokenizer)
-        asked = options.get("max_length")
-        lengths = [length for length in (limit, asked) if length is not None]
-        template = options.get("template", DEFAULT_TEMPLATE)
-        template = template if isinstance(template, Template) else Template(template)
-        return PromptEncoder(template, self.tokenizer, min(lengths, default=None))
-
-    def _labels(self, options: Mapping[str, Any]) -> Verbalizer | None:
-        """The labels and words to use; `None` where the options name no label."""
-        labels, verbalizer = options.get("candidate_labels"), options.get("verbalizer")
-        if verbalizer == "ready":
-            return None if labels is None else Verbalizer.of(self._ready_words(labels, self._encoder(options)))
-        if verbalizer is None:
-            return None if labels is None else Verbalizer.of(labels)
-        verbalizer = Verbalizer.of(verbalizer)
-        return verbalizer if labels is None else verbalizer.select(labels)
-
-    def _ready_words(self, labels: Sequence[str], encoder: PromptEncoder) -> Mapping[str, Any]:
-        """The ready words that the vocabulary can spell; where it can spell none, the label itself."""
-        Verbalizer.of(labels)  # a repeated label would be lost in the mapping
-        key = (encoder.template.source, tuple(labels), len(self.tokenizer))
-        if self._ready.get("key") != key:
-            words = {
-                label: [word for word in words if encoder.can_spell(word)] or label
-                for label, words in ready_label_words(labels).items()
-            }
-            self._ready = {"key": key, "words": words}
-        return self._ready["words"]
-
-    def _plan(self, options: Mapping[str, Any]) -> _Plan:
-        verbalizer = self._labels(options)
-        if verbalizer is None:
+    def _samples(self, items: Iterable[Any], kind: Kind, plan: Plan, options: Mapping[str, Any]) -> Iterator[Sample]:
+        """The texts of a call with their labels; labels for all are checked at once."""
+        column, labels = options.get("labels_column"), options.get("candidate_labels", plan.own_labels())
+        if column is None and labels is None:
             raise ValueError(
                 "No labels: give candidate_labels=['体育', '财经'], or a verbalizer with the words of each label."
             )
-        encoder = self._encoder(options)
-        calibration = options.get("calibration", "contextual")
-        key = (encoder.template.source, encoder.max_length, verbalizer, calibration, len(self.tokenizer))
-        if key not in self._plans:
-            groups = group_words(verbalizer, encoder.word_ids)
-            plan = _Plan(encoder, verbalizer, groups, verbalizer.weight_matrix(), calibration)
-            # A template that leaves no room for its own masks is told before any text.
-            encoder.encode(dict.fromkeys(encoder.template.columns, ""), plan.lengths)
-            while len(self._plans) >= _KEPT_PLANS:
-                del self._plans[next(iter(self._plans))]
-            self._plans[key] = plan
-        return self._plans[key]
-
-    def _label_scores(self, texts: Any, plan: _Plan, loading: Mapping[str, Any]) -> torch.Tensor:
-        """Scores of the labels, not calibrated, of shape (texts, labels)."""
-        return torch.stack(list(super().__call__(texts, plan=plan, answer={"raw": True}, **loading)))
-
-    def _bias(self, scores: torch.Tensor, plan: _Plan, options: Mapping[str, Any]) -> torch.Tensor:
-        if plan.calibration != "prior":
-            return mean_bias(scores)
-        return prior_bias(scores, label_prior_tensor(options.get("label_prior"), plan.verbalizer.labels))
-
-    def _calibrated_on_inputs(
-        self,
-        inputs: Any,
-        plan: _Plan,
-        options: Mapping[str, Any],
-        answer: Mapping[str, Any],
-        loading: Mapping[str, Any],
-    ) -> Any:
-        """Batch and prior calibration: every text is scored before the first is answered."""
-        many = isinstance(inputs, (list, GeneratorType, Dataset))
-        texts = list(_iterate(inputs)) if many else [inputs]
-        if len(texts) < 2:
+        if column is not None:
+            return (_sample(item, plan, _labels_in(item, column)) for item in items)
+        if not are_per_text(labels):
+            plan.label_set(labels)
+            return (_sample(item, plan, labels) for item in items)
+        if kind != "stream" and len(labels) != len(list(items)):
             raise ValueError(
-                f"calibration={plan.calibration!r} compares texts with each other, and there is {len(texts)}: give a"
-                " list of texts, calibration_texts=[…] to compare with, or calibration='contextual'."
+                f"candidate_labels has {len(labels)} lists of labels for {len(list(items))} texts: give one list for"
+                " each text, or one list of labels for all."
             )
-        scores = self._label_scores(texts, plan, loading)
-        bias = self._bias(scores, plan, options)
-        answers = [_answer(text, row, plan, bias, **answer) for text, row in zip(texts, scores, strict=True)]
-        return answers if isinstance(inputs, list) else iter(answers)
+        return (_sample(item, plan, own) for item, own in zip(items, labels, strict=True))
 
-    @staticmethod
-    def _wrapped(inputs: Any, answers: Any, answer: Mapping[str, Any]) -> Any:
-        # As text-classification does: a single string gives a list even for the single best label.
-        single = isinstance(inputs, str) and not answer["zero_shot"] and answer["top_k"] is None
-        return [answers] if single else answers
+    def _answers(
+        self, samples: Iterator[Sample], plan: Plan, options: Mapping[str, Any], batch_size: int
+    ) -> Iterator[Any]:
+        zero_shot, top_k = _is_zero_shot(options), options.get("top_k")
+        legacy = not zero_shot and "top_k" not in options
+        for sample, scores in self._calibrated(samples, plan, options, batch_size):
+            paths = sample.labels.paths
+            # As zero-shot-classification does: a single label is judged by itself.
+            alone = options.get("multi_label", False) or (len(paths.labels) == 1 and has_contrast(options))
+            logs = (paths.log_sigmoids if alone else paths.log_probabilities)(scores[None])[0]
+            shares, order = logs.exp().sort(descending=True, stable=True)
+            labels = [paths.labels[i] for i in order.tolist()]
+            if zero_shot:
+                yield {"sequence": sample.item, "labels": labels[:top_k], "scores": shares.tolist()[:top_k]}
+            else:
+                best = [{"label": label, "score": score} for label, score in zip(labels, shares.tolist(), strict=True)]
+                yield best[0] if legacy else best[:top_k]
+
+    def _calibrated(
+        self, samples: Iterator[Sample], plan: Plan, options: Mapping[str, Any], batch_size: int
+    ) -> Iterator[tuple[Sample, torch.Tensor]]:
+        """Each text with the scores of its label names, of shape (nodes,), without the model's preferences."""
+        weight = options.get("prior_weight", 0)
+        if options.get("multi_label", False) and not has_contrast(options):
+            raise ValueError(
+                "multi_label=True compares each label with texts that say nothing about it, and calibration='none' has"
+                " no such texts: choose calibration='contextual', or 'batch' with a list of texts."
+            )
+        if options.get("multi_label", False) and weight:
+            raise ValueError(
+                "multi_label=True judges each label by itself, and prior_weight weighs the labels of a text against"
+                f" each other: leave out prior_weight={weight}."
+            )
+        compares = needs_the_texts(options)
+        if compares or weight:
+            everything = list(samples)
+            check_comparable(everything, options)
+            samples = iter(everything)
+        biases: dict[LabelSet, torch.Tensor] = {}
+        collected: list[tuple[Sample, torch.Tensor]] = []
+        # One by one without batches: a text of a slow generator is answered before the next is there.
+        for chunk in chunks(samples, 1 if batch_size == 1 else batch_size * _CHUNK):
+            scores = self._scores(chunk, plan, options, batch_size)
+            if compares or weight:
+                collected += zip(chunk, scores, strict=True)
+                continue
+            new = [one for one in dict.fromkeys(sample.labels for sample in chunk) if one not in biases]
+            if new:
+                biases.update(self._biases(new, plan, options, batch_size))
+            yield from ((sample, own - biases[sample.labels]) for sample, own in zip(chunk, scores, strict=True))
+        if not collected:
+            return
+        labels = collected[0][0].labels
+        matrix = torch.stack([own for _, own in collected])  # (texts, nodes)
+        if compares:
+            matrix = matrix - measured_bias(matrix, labels, options)
+        else:
+            matrix = matrix - self._biases([labels], plan, options, batch_size)[labels]
+        if weight:
+            texts = ["\n".join(sample.values.values()) for sample, _ in collected]
+            matrix = combine(matrix, static_similarity(self.model, self.tokenizer, texts, labels.verbalizer), weight)
+        yield from zip((sample for sample, _ in collected), matrix, strict=True)
+
+    def _biases(
+        self, sets: Sequence[LabelSet], plan: Plan, options: Mapping[str, Any], batch_size: int
+    ) -> dict[LabelSet, torch.Tensor]:
+        """What the model prefers among the names of each label set, each of shape (nodes,)."""
+        if options.get("bias") is not None:
+            return {one: given_bias(options["bias"], one) for one in sets}
+        calibration, texts = options.get("calibration", "contextual"), options.get("calibration_texts")
+        if calibration == "none":
+            return {one: torch.zeros(len(one.paths.nodes), dtype=torch.float64) for one in sets}
+        if texts is None:
+            texts = CONTENT_FREE_TEXTS if calibration == "contextual" else ("",)
+        filled = [_filled(text, plan) for text in texts]
+
+        def scores(labels: LabelSet) -> torch.Tensor:
+            return torch.stack(self._scores([Sample("", v, labels) for v in filled], plan, options, batch_size))
+
+        if len(sets) == 1 or plan.depends_on_labels:
+            return {one: measured_bias(scores(one), one, options) for one in sets}
+        # The prompts are the same for all sets: they are read once for all words.
+        words = united(sets).all_words
+        place = {word: i for i, word in enumerate(words)}
+        mean = mean_bias(scores(plan.word_set(words)))
+        return {one: mean[[place[word] for word in one.verbalizer.all_words]] @ one.weights for one in sets}
+
+    def _scores(
+        self, samples: Sequence[Sample], plan: Plan, options: Mapping[str, Any], batch_size: int
+    ) -> list[torch.Tensor]:
+        """Scores of the names of each sample's labels, each float64 of shape (nodes,), not calibrated."""
+        sets = dict.fromkeys(sample.labels for sample in samples)
+        verbalizer = united(sets)
+        place = {word: i for i, word in enumerate(verbalizer.all_words)}
+        places = {one: [place[word] for word in one.verbalizer.all_words] for one in sets}
+        total: list[torch.Tensor] = [torch.zeros(())] * len(samples)
+        for reader in plan.readers:
+            words = self._word_scores(samples, reader, verbalizer, options, batch_size)
+            for i, sample in enumerate(samples):
+                own = words[i, places[sample.labels]] @ sample.labels.weights
+                total[i] = total[i] + reader.weight * own
+        return total
+
+    def _word_scores(
+        self,
+        samples: Sequence[Sample],
+        reader: PromptReader,
+        verbalizer: Verbalizer,
+        options: Mapping[str, Any],
+        batch_size: int,
+    ) -> torch.Tensor:
+        """Scores of all words under one template, float64 of shape (samples, words)."""
+        rows: list[dict[str, list[int]]] = []
+        owners: list[int] = []
+        for i, sample in enumerate(samples):
+            encodings = self.preprocess(sample, reader=reader)
+            rows += encodings
+            owners += [i] * len(encodings)
+        num_words = len(verbalizer.all_words)
+        scorer = WordScorer(self.model, reader.groups(verbalizer), num_words, options.get("scoring", "parallel"))
+        padding = {
+            "input_ids": self.tokenizer.pad_token_id or 0,
+            "token_type_ids": self.tokenizer.pad_token_type_id,
+        }
+        scores = torch.zeros(len(samples), num_words, dtype=torch.float64)
+        for batch in batches_by_length([len(row["input_ids"]) for row in rows], batch_size):
+            inputs = padded([rows[i] for i in batch], padding)
+            found = self.forward(inputs, scorer=scorer, calibrated=has_contrast(options))
+            # The rows of one text are about words of different lengths: they add up.
+            scores.index_add_(0, torch.tensor([owners[i] for i in batch]), self.postprocess(found))
+        return scores
+
+    def preprocess(self, input_: Sample, reader: PromptReader) -> list[dict[str, list[int]]]:  # type: ignore[override]
+        """The inputs of a text, one for each length of label words."""
+        return reader.encode(input_)
+
+    def _forward(  # type: ignore[override]
+        self, input_tensors: dict[str, torch.Tensor], scorer: WordScorer, calibrated: bool
+    ) -> dict[str, torch.Tensor]:
+        positions, counts = mask_positions(input_tensors["label_mask"])
+        inputs = accepted_inputs(self.model, input_tensors)
+        # Without calibration only the order of a text's labels counts, and their distances.
+        score = scorer.centred if calibrated else scorer.ranking
+        return {"scores": score(inputs, positions, counts)}
+
+    def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
+        """Scores of the words, float64 of shape (rows, words)."""
+        return model_outputs["scores"].double()
 
 
 def _refuse_unconverted(model: Any) -> None:
@@ -307,104 +392,29 @@ def _refuse_unconverted(model: Any) -> None:
         )
 
 
-def _answer(
-    sequence: Any, scores: torch.Tensor, plan: _Plan, bias: torch.Tensor | None, zero_shot: bool, top_k: int | None
-) -> Any:
-    if bias is not None:
-        scores = scores - bias
-    shares, order = scores.softmax(dim=0).sort(descending=True, stable=True)
-    labels = [plan.verbalizer.labels[i] for i in order.tolist()]
-    if zero_shot:
-        return {"sequence": sequence, "labels": labels[:top_k], "scores": shares.tolist()[:top_k]}
-    best = [{"label": label, "score": score} for label, score in zip(labels, shares.tolist(), strict=True)]
-    return best[0] if top_k is None else best[:top_k]
+def _is_zero_shot(options: Mapping[str, Any]) -> bool:
+    """Whether the labels come with the call, as in zero-shot-classification, rather than with a verbalizer."""
+    return "candidate_labels" in options or "labels_column" in options
 
 
-_OPTIONS = (
-    "candidate_labels",
-    "template",
-    "verbalizer",
-    "calibration",
-    "calibration_texts",
-    "label_prior",
-    "max_length",
-    "top_k",
-)
+def _sample(item: Any, plan: Plan, labels: Sequence[str]) -> Sample:
+    return Sample(item, column_values(item, plan.columns, plan.source), plan.label_set(labels))
 
 
-def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given (`None` means: not given), each of the right kind."""
-    unknown = [name for name in options if name not in _OPTIONS]
-    if unknown:
-        raise TypeError(f"zero-shot-prompt has no option {unknown[0]!r}; there are: {', '.join(_OPTIONS)}.")
-    given = {name: value for name, value in options.items() if value is not None}
-    if "candidate_labels" in given:
-        given["candidate_labels"] = _label_list(given["candidate_labels"])
-    calibration = given.get("calibration", "none")
-    if calibration not in CALIBRATIONS:
-        raise ValueError(f"calibration must be one of {', '.join(CALIBRATIONS)}, got {calibration!r}.")
-    if isinstance(given.get("verbalizer"), str) and given["verbalizer"] != "ready":
-        raise ValueError(f"A verbalizer is 'ready' or a mapping from labels to words, got {given['verbalizer']!r}.")
-    texts = given.get("calibration_texts", [""])
-    if isinstance(texts, (str, Mapping)) or not isinstance(texts, Sequence) or not texts:
-        raise ValueError(f"calibration_texts is a list of texts, at least one, got {texts!r}.")
-    for name in ("max_length", "top_k"):
-        value = given.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
-    return given
+def _labels_in(item: Any, column: str) -> list[str]:
+    """The labels that an input itself brings along."""
+    if not isinstance(item, Mapping) or column not in item:
+        raise ValueError(f"labels_column={column!r}, and the input has no such column: {item!r}.")
+    labels: list[str] = checked({"candidate_labels": item[column]}).get("candidate_labels", [])
+    return labels
 
 
-def _label_list(labels: Any) -> list[str]:
-    if isinstance(labels, str):
-        labels = [label.strip() for label in labels.replace("，", ",").split(",") if label.strip()]
-    if isinstance(labels, (Mapping, bytes)) or not isinstance(labels, Sequence):
-        raise TypeError(f"candidate_labels is a list of labels, or labels separated by commas, got {labels!r}.")
-    return list(labels)
+def _filled(text: Any, plan: Plan) -> dict[str, str]:
+    """A text for calibration, in every column; it may be empty."""
+    return dict.fromkeys(plan.columns, text) if isinstance(text, str) else {c: text[c] for c in plan.columns}
 
 
-def _as_pipeline_input(inputs: Any) -> Any:
-    """Inputs in one of the kinds that `Pipeline` tells apart: one text, list, generator or data set."""
-    if isinstance(inputs, (str, Mapping, list, GeneratorType, Dataset)):
-        return inputs
-    if isinstance(inputs, bytes) or not isinstance(inputs, Iterable):
-        raise TypeError(
-            "The input is a text, a mapping from columns to texts, or a list, generator or data set of them, got"
-            f" {type(inputs).__name__}: {inputs!r}."
-        )
-    if isinstance(inputs, Sequence):
-        return list(inputs)
-    return (item for item in inputs)
-
-
-def _iterate(inputs: Any) -> Iterator[Any]:
-    """The items of a list, generator or data set; a map-style data set has a length and no iterator."""
-    if isinstance(inputs, Dataset) and not isinstance(inputs, Iterable):
-        return (inputs[i] for i in range(len(inputs)))  # type: ignore[arg-type]
-    return iter(inputs)
-
-
-def _column_values(item: Any, template: Template) -> dict[str, str]:
-    """The text of each of the template's columns."""
-    columns = template.columns
-    if isinstance(item, str):
-        if len(columns) > 1:
-            raise ValueError(
-                f"The template {template.source!r} has the columns {list(columns)}, and the input is one text,"
-                f" {item[:40]!r}: give a mapping with a text for each column."
-            )
-        return {columns[0]: item}
-    if not isinstance(item, Mapping):
-        raise TypeError(
-            f"A text is a string or a mapping from columns to strings, got {type(item).__name__}: {item!r}."
-        )
-    missing = [column for column in columns if column not in item]
-    if missing:
-        raise ValueError(
-            f"The template {template.source!r} has the slot {missing[0]!r}, and the input has only the columns"
-            f" {list(item)}: rename the slot or the column."
-        )
-    for column in columns:
-        if not isinstance(item[column], str):
-            raise TypeError(f"The column {column!r} holds {item[column]!r}, expected a string.")
-    return {column: item[column] for column in columns}
+def _batch_size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"batch_size must be a positive whole number, got {value!r}.")
+    return value

@@ -157,22 +157,31 @@ class PromptEncoder:
         Raises:
             `ValueError`: the word is empty, or the vocabulary cannot spell it.
         """
+        return self.word_features(word)["input_ids"]
+
+    def word_features(self, word: str) -> dict[str, list[int]]:
+        """`word_ids` as `input_ids`, with what else the model reads about these tokens, such as their pinyin.
+
+        Raises:
+            `ValueError`: the word is empty, or the vocabulary cannot spell it.
+        """
         if not word.strip():
             raise ValueError(f"The label word {word!r} is empty: a label needs a word that the model can predict.")
-        ids = self._ids_in_place(word)
+        features = self._features_in_place(word)
+        ids = features["input_ids"]
         if not self._reader.spells(ids):
             pieces = self.tokenizer.convert_ids_to_tokens(ids)
             raise ValueError(
                 f"The vocabulary cannot spell the label word {word!r} (it reads {pieces}): choose another word for"
                 " this label, for example verbalizer={label: word}."
             )
-        return ids
+        return features
 
     def can_spell(self, word: str) -> bool:
         """Whether `word_ids` has an answer for this word."""
-        return bool(word.strip()) and self._reader.spells(self._ids_in_place(word))
+        return bool(word.strip()) and self._reader.spells(self._features_in_place(word)["input_ids"])
 
-    def _ids_in_place(self, word: str) -> list[int]:
+    def _features_in_place(self, word: str) -> dict[str, list[int]]:
         position = self.template.label_position
         before = self._neighbour(position - 1)
         after = self._neighbour(position + 1)
@@ -184,8 +193,10 @@ class PromptEncoder:
         if outside.strip():
             # The word has merged with the template around it, so that it has no tokens of its own there.
             space = before[len(before.rstrip()) :]
-            return self._reader.read(space + word).ids
-        return [reading.ids[i] for i in found]
+            reading = self._reader.read(space + word)
+            found = list(range(len(reading.ids)))
+        names = [name for name in reading.features if name not in ("attention_mask", "token_type_ids")]
+        return {name: [reading.features[name][i] for i in found] for name in names}
 
     def _neighbour(self, index: int) -> str:
         """The template's own text at `index` of its parts, empty where there is a slot or nothing."""
@@ -302,17 +313,14 @@ class PromptEncoder:
             if cut.cut != "whole"
         }
         seen = dict.fromkeys(ranges, 0)
-        kept = []
-        for run in owners:
-            kept.append([])
-            for i, owner in enumerate(run):
-                if owner in ranges:
-                    first, last = ranges[owner]
-                    seen[owner] += 1
-                    if not first < seen[owner] <= last:
-                        continue
-                kept[-1].append(i)
-        return kept
+
+        def stays(owner: int) -> bool:
+            if owner not in ranges:
+                return True
+            seen[owner] += 1
+            return ranges[owner][0] < seen[owner] <= ranges[owner][1]
+
+        return [[i for i, owner in enumerate(run) if stays(owner)] for run in owners]
 
 
 def _joined(runs: Sequence[_Run], kept: Sequence[Sequence[int]]) -> dict[str, list[int]]:

@@ -30,6 +30,8 @@ from dataclasses import dataclass, field
 from .template_parser import parse
 from .template_parts import Demonstrations, Literal, Options, Part, Separator, Slot, Soft
 
+__all__ = ["Literal", "Slot", "Template"]
+
 
 @dataclass(frozen=True)
 class Template:

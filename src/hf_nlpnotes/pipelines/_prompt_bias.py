@@ -1,0 +1,62 @@
+"""Calibration in the `zero-shot-prompt` pipeline: which texts a bias is measured on, and when it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hf_nlpnotes.prompting.calibration import label_prior_tensor, mean_bias, prior_bias
+
+from ._prompt_plan import LabelSet, Sample
+
+
+def has_contrast(options: Mapping[str, Any]) -> bool:
+    """Whether scores are relative to what the model prefers anyway."""
+    return options.get("calibration", "contextual") != "none" or options.get("bias") is not None
+
+
+def needs_the_texts(options: Mapping[str, Any]) -> bool:
+    """Whether the calibration is on the texts of the call, all of which are scored before the first is answered."""
+    measured = options.get("bias") is None and options.get("calibration_texts") is None
+    return measured and options.get("calibration", "contextual") in ("batch", "prior")
+
+
+def check_comparable(samples: Sequence[Sample], options: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` where texts are to be compared with each other and cannot be."""
+    calibration = options.get("calibration", "contextual")
+    if needs_the_texts(options) and len(samples) == 1:
+        raise ValueError(
+            f"calibration={calibration!r} compares texts with each other, and there is 1: give a list of texts,"
+            " calibration_texts=[…] to compare with, or calibration='contextual'."
+        )
+    if len({sample.labels for sample in samples}) > 1:
+        name = f"calibration={calibration!r}" if needs_the_texts(options) else "prior_weight"
+        raise ValueError(
+            f"{name} compares texts with each other, and these have different labels: give all texts the same labels,"
+            " or use calibration='contextual' without prior_weight."
+        )
+
+
+def measured_bias(scores: torch.Tensor, labels: LabelSet, options: Mapping[str, Any]) -> torch.Tensor:
+    """The bias of some label names by their scores on a sample of texts, of shape (texts, nodes)."""
+    if options.get("calibration", "contextual") != "prior":
+        return mean_bias(scores)
+    if len(labels.paths.nodes) != len(labels.labels):
+        raise ValueError(
+            "calibration='prior' takes how frequent each label is, and these labels have levels: use 'batch' or"
+            " 'contextual'."
+        )
+    return prior_bias(scores, label_prior_tensor(options.get("label_prior"), labels.labels))
+
+
+def given_bias(bias: Mapping[str, float], labels: LabelSet) -> torch.Tensor:
+    """A bias that was measured before, of shape (nodes,)."""
+    missing = [node for node in labels.paths.nodes if node not in bias]
+    if missing:
+        raise ValueError(
+            f"The bias has no value for the label {missing[0]!r}, only for {list(bias)}: give one for every label, or"
+            " choose a calibration, which measures it."
+        )
+    return torch.tensor([bias[node] for node in labels.paths.nodes], dtype=torch.float64)

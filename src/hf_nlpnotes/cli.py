@@ -1,4 +1,4 @@
-"""The command line: `hf-nlpnotes demo`, `classify`, `convert-chinesebert`.
+"""The command line: `hf-nlpnotes demo`, `classify`, `eval`, `convert-chinesebert`.
 
 Exit codes: 0 done; 1 an error, told on stderr; 2 wrong usage; 130 interrupted; 141 the reader of the output went away
 (`| head`). Text and tables go to stdout, everything else to stderr.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ examples:
   hf-nlpnotes demo
   hf-nlpnotes classify --labels 体育,财经,科技 titles.txt
   cat reviews.txt | hf-nlpnotes classify --labels 好评,差评 --template '{text}总之是{label}。' --json -
+  hf-nlpnotes eval fewclue --data FewCLUE/datasets --tasks eprstmt tnews
   hf-nlpnotes convert-chinesebert ShannonAI/ChineseBERT-base ./chinesebert-base
 """
 
@@ -38,6 +40,23 @@ examples:
   hf-nlpnotes classify --labels 体育,财经,科技 titles.txt
   hf-nlpnotes classify --verbalizer words.json --calibration batch --json titles.txt > answers.jsonl
   hf-nlpnotes classify --labels 体育,财经 --encoding gb18030 old.txt
+"""
+
+_LEARNING_RATE = 2e-4
+
+_EVAL_EPILOG = """\
+DIR has one folder a task, with train_0.json … train_4.json, train_few_all.json and test_public.json, one JSON object a
+line, as https://github.com/CLUEbenchmark/FewCLUE has them under datasets. Zero-shot classifies the test texts by the
+task's prompt. Few-shot trains the model in that prompt anew for each split and seed; the table gives mean and standard
+deviation over them. The measure is the accuracy, in percent; "majority" is the best constant answer.
+
+Other prompts: --prompts FILE, a JSON file with a template, a verbalizer or both for some tasks,
+  {"eprstmt": {"template": "{text}这是{label}评。", "verbalizer": {"Negative": "差", "Positive": "好"}}}
+
+examples:
+  hf-nlpnotes eval fewclue --data FewCLUE/datasets --shots zero
+  hf-nlpnotes eval fewclue --data FewCLUE/datasets --tasks eprstmt --json eprstmt.json
+  hf-nlpnotes eval fewclue --data FewCLUE/datasets --model hfl/chinese-roberta-wwm-ext --learning-rate 2e-5
 """
 
 
@@ -110,6 +129,52 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--no-progress", action="store_true", help="show no progress bar on stderr")
     classify.set_defaults(run=_classify)
 
+    evaluate = commands.add_parser(
+        "eval",
+        help="measure a model by prompts on a benchmark, without training and on a few examples",
+        description="Measure a masked language model by prompts, without training and trained on a few examples.",
+        epilog=_EVAL_EPILOG,
+        formatter_class=layout,
+    )
+    evaluate.add_argument("benchmark", choices=["fewclue"], help="the benchmark")
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="folder with one folder a task")
+    evaluate.add_argument("--model", help="folder or hub name of a masked language model (default: the embedded one)")
+    evaluate.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks (default: all that DIR has)")
+    evaluate.add_argument(
+        "--shots", nargs="+", choices=["zero", "few"], default=["zero", "few"], help="what to measure (default: both)"
+    )
+    evaluate.add_argument(
+        "--splits", nargs="+", metavar="SPLIT", help="training splits, 0 to 4 or few_all (default: 0 to 4, if there)"
+    )
+    evaluate.add_argument(
+        "--seeds", nargs="+", type=_natural, default=[0], metavar="SEED", help="of the training (default: 0)"
+    )
+    evaluate.add_argument("--limit", type=_positive, metavar="N", help="test on a fixed random sample of N texts")
+    evaluate.add_argument("--prompts", metavar="FILE", help="JSON file with prompts that replace the tasks' own")
+    evaluate.add_argument(
+        "--calibration",
+        default="contextual",
+        choices=["none", "contextual", "domain", "batch"],
+        help="of zero-shot: see classify (default: contextual)",
+    )
+    evaluate.add_argument("--epochs", type=_positive, default=20, metavar="N", help="of few-shot (default: 20)")
+    evaluate.add_argument(
+        "--learning-rate",
+        type=_positive_number,
+        default=_LEARNING_RATE,
+        metavar="X",
+        help=f"of few-shot (default: {_LEARNING_RATE:g}, for small models; base models want 1e-5 to 5e-5)",
+    )
+    evaluate.add_argument(
+        "--train-batch-size", type=_positive, metavar="N", help="of few-shot (default: 8 of < 100 texts, 32 of more)"
+    )
+    evaluate.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="of testing (default: 32)")
+    evaluate.add_argument("--max-length", type=_positive, metavar="N", help="cut texts so that a prompt has N tokens")
+    evaluate.add_argument("--device", help="cpu, cuda:0, … (default: the first accelerator); few-shot: cpu or default")
+    evaluate.add_argument("--json", metavar="FILE", help="write everything that was measured to a JSON file")
+    evaluate.add_argument("--no-progress", action="store_true", help="show no progress bar on stderr")
+    evaluate.set_defaults(run=_evaluate)
+
     convert = commands.add_parser(
         "convert-chinesebert",
         help="write an official ChineseBERT checkpoint as a folder that AutoModel loads",
@@ -139,6 +204,22 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
     return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def _positive_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return number
 
 
 def _shares(text: str) -> list[float]:
@@ -330,6 +411,108 @@ def _candidate(tokenizer: Any, text: str, found: dict[str, Any]) -> dict[str, An
         letters = tokenizer.pinyin_table[filled["pinyin_ids"][where]]
         reading = to_tone_mark("".join(LETTERS[letter] for letter in letters if letter))
     return {"token": token, "pinyin": reading, "score": found["score"]}
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from hf_nlpnotes.prompting import fewclue
+    from hf_nlpnotes.prompting.evaluation import HEADER, TaskResult, table
+
+    # Whatever may be wrong with options and files is told before anything is computed.
+    path = _json_target(args.json)
+    zero, few = "zero" in args.shots, "few" in args.shots
+    prompts = fewclue.read_prompts(args.prompts) if args.prompts else {}
+    names = fewclue.find_tasks(args.data, args.tasks)
+    splits = args.splits if few else ()
+    loaded = [fewclue.load_task(args.data, name, splits, **prompts.get(name, {})) for name in names]
+    for task in loaded:
+        if few and not task.splits:
+            raise ValueError(f"{task.name} has no training split: add train_0.json, or leave it out with --shots zero")
+
+    pipe = _pipeline("zero-shot-prompt", args.model, device=args.device)
+    from hf_nlpnotes.prompting import fewclue_runs as runs
+
+    model = pipe.model.name_or_path
+    options = runs.FewShotOptions(
+        epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        batch_size=args.train_batch_size,
+        max_length=args.max_length,
+        use_cpu=pipe.device.type == "cpu",
+    )
+    seeds = list(dict.fromkeys(args.seeds))
+    tasks = [runs.limited(task, args.limit) for task in loaded]
+    for task in tasks:
+        runs.spelled_words(task, pipe.tokenizer)
+    results: list[TaskResult] = []
+    total = sum(runs.texts_to_read(task, zero, len(seeds), options.epochs) for task in tasks)
+    with tqdm(total=total, unit="text", disable=args.no_progress, file=sys.stderr) as bar:
+        for task in tasks:
+            bar.set_description(task.name)
+            score = None
+            if zero:
+                score = runs.zero_shot(
+                    pipe,
+                    task,
+                    calibration=args.calibration,
+                    batch_size=args.batch_size,
+                    max_length=args.max_length,
+                    advance=bar.update,
+                )
+            trained = [
+                runs.few_shot(model, task, split, seed, options, batch_size=args.batch_size, advance=bar.update)
+                for split in task.splits
+                for seed in seeds
+            ]
+            results.append(runs.result_of(task, score, trained))
+    _print_table(HEADER, table(results))
+    if path is not None:
+        _write_json(path, _evaluation_report(args, model, tasks, results))
+
+
+def _evaluation_report(args: argparse.Namespace, model: str, tasks: Any, results: Any) -> dict[str, Any]:
+    """All that was measured, and what is needed to measure it again."""
+    import torch
+    import transformers
+
+    from hf_nlpnotes import __version__
+    from hf_nlpnotes.prompting.evaluation import means
+
+    names = "shots seeds limit calibration epochs learning_rate train_batch_size max_length"
+    return {
+        "benchmark": args.benchmark,
+        "model": model,
+        "versions": {"hf_nlpnotes": __version__, "transformers": transformers.__version__, "torch": torch.__version__},
+        "options": {name: getattr(args, name) for name in names.split()},
+        "tasks": {
+            result.task: {"template": task.template, "verbalizer": dict(task.words), **result.to_dict()}
+            for task, result in zip(tasks, results, strict=True)
+        },
+        "mean": means(results),
+    }
+
+
+def _json_target(file: str | None) -> Path | None:
+    """The file to write, told to be impossible before hours of work rather than after."""
+    if file is None:
+        return None
+    path = Path(file)
+    if path.is_dir():
+        raise ValueError(f"--json is a file to write, and {file!r} is a folder: add the name of a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"--json {file!r}: there is no folder {str(path.parent)!r}; make it first")
+    return path
+
+
+def _write_json(path: Path, report: dict[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _convert(args: argparse.Namespace) -> None:

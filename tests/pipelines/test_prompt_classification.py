@@ -696,6 +696,12 @@ def test_a_stored_prompt_is_read_with_the_model(tiny_chinesebert_folder: Path, t
     other = pipeline("zero-shot-prompt", model=str(folder), prompt=str(tmp_path / "prompt"), device="cpu")
     assert other(TEXTS) == plain(TEXTS, **options, bias=biased.bias)
     assert other(TEXTS, calibration="domain") == plain(TEXTS, **options)
+    with pytest.raises(
+        ValueError, match=r"for the model 'bert-base-chinese', and the pipeline has .*replace\(model=None"
+    ):
+        ZeroShotPromptPipeline(
+            model=plain.model, tokenizer=plain.tokenizer, prompt=biased.replace(model="bert-base-chinese")
+        )
     again = tmp_path / "again"
     again.mkdir()
     (again / "prompt.json").write_text('{"template": "{text}"}', encoding="utf-8")

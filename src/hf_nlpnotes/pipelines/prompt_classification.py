@@ -114,7 +114,9 @@ class ZeroShotPromptPipeline(Pipeline):
         _refuse_unconverted(self.model)
         if isinstance(prompt, str):
             prompt = PromptConfig.from_pretrained(prompt)
-        elif prompt is None:
+        if prompt is not None:
+            _check_model(prompt, self.model)
+        else:
             revision = getattr(self.model.config, "_commit_hash", None)
             prompt = stored_prompt(getattr(self.model, "name_or_path", ""), revision)
         if prompt is not None:
@@ -389,6 +391,15 @@ def _refuse_unconverted(model: Any) -> None:
             f"{model.name_or_path} is a ChineseBERT in the official layout, loaded as a plain BERT without its pinyin"
             " and glyphs. Convert it (`hf-nlpnotes convert-chinesebert SRC DST`), or load it with"
             " ChineseBertForMaskedLM and ChineseBertTokenizer and pass model=…, tokenizer=…."
+        )
+
+
+def _check_model(prompt: PromptConfig, model: Any) -> None:
+    """Raise where a prompt names another model: its words and bias are about that one."""
+    if prompt.model is not None and prompt.model != model.name_or_path:
+        raise ValueError(
+            f"The prompt is for the model {prompt.model!r}, and the pipeline has {model.name_or_path!r}: pass"
+            f" model={prompt.model!r}, or the prompt as PromptConfig.from_pretrained(…).replace(model=None)."
         )
 
 

@@ -92,6 +92,23 @@ def test_scores_are_those_of_the_whole_prompt(model: Any, tokenizer: Any, templa
             assert scores.per_token[row, column].item() == pytest.approx(own / (end - start) + after, abs=2e-4)
 
 
+def test_words_with_a_common_beginning(tokenizer: Any) -> None:
+    """It is the same for all of them, and still theirs."""
+    model, words = tiny("gpt2", tokenizer), ["sports", "sportswear", "sportsman"]
+    for some in (words[:2], words[1:]):
+        check_words(model, tokenizer, some)
+
+
+def check_words(model: Any, tokenizer: Any, words: list[str]) -> None:
+    prompts = CausalPromptEncoder(Template("{text} This is about {label}"), tokenizer).encode({"text": "abc"}, words)
+    assert prompts[0].token_ids[prompts[0].start] == prompts[1].token_ids[prompts[1].start]
+    with torch.no_grad():
+        scores = causal_word_scores(model, [prompts])
+    for prompt, found in zip(prompts, scores.word[0].tolist(), strict=True):
+        log_probs = brute_force(model, list(prompt.token_ids))
+        assert found == pytest.approx(sum(log_probs[prompt.start - 1 :]), abs=1e-4)
+
+
 def test_the_prefix_is_read_once(tokenizer: Any) -> None:
     model = tiny("llama", tokenizer)
     read: list[tuple[int, ...]] = []

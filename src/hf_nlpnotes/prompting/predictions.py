@@ -229,8 +229,8 @@ class _Way:
 
 def _way(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> _Way:
     linear = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    weight = getattr(linear, "weight", None)
-    found_for = (id(linear), id(weight), id(getattr(linear, "bias", None)), *getattr(weight, "shape", ()))
+    parts = (linear, getattr(linear, "weight", None), getattr(linear, "bias", None))
+    found_for = tuple(id(part) for part in parts)
     known = _ways.get(model)
     if known is None or known.found_for != found_for:
         row = {name: value[:1] for name, value in inputs.items()}

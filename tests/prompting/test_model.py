@@ -316,18 +316,13 @@ def test_gradient_checkpointing(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_trained_is_what_the_pipeline_answers(folder: Path, tmp_path: Path) -> None:
-    """Words of one length: a stored bias and a label's scores are the same for both."""
-    model = load(folder)
+    """From the folder alone: templates with weights, words of several lengths with weights, the label bias."""
+    model = load(folder, PROMPT)
+    model.calibrate(DATA)
     Trainer(model, arguments(tmp_path, max_steps=4), model.data_collator(), DATA).train()
     model.save_pretrained(tmp_path)
-    classify = pipeline(
-        "zero-shot-prompt",
-        model=str(tmp_path),
-        template=SIMPLE.template,
-        verbalizer=SIMPLE.verbalizer,
-        calibration="none",
-    )
+    classify = pipeline("zero-shot-prompt", model=str(tmp_path))  # type: ignore[call-overload]
     expected = model.predict(DATA).softmax(dim=1)
     for example, scores in zip(DATA, expected, strict=True):
         answer = {one["label"]: one["score"] for one in classify(example["text"], top_k=2)}
-        assert [answer[label] for label in SIMPLE.labels] == pytest.approx(scores.tolist(), abs=1e-5)
+        assert [answer[label] for label in PROMPT.labels] == pytest.approx(scores.tolist(), abs=1e-5)

@@ -1,0 +1,105 @@
+"""The example runs, on the tiny model: its own texts, a folder of data, a file, and two processes."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_nlpnotes.prompting.model import PromptForSequenceClassification
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "few_shot_prompt.py"
+HEADER = ["texts", "majority", "prompt,", "untrained", "prompt,", "trained", "plain", "fine-tuning"]
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[list[str], list[list[str]]]:
+    """The header's words, and those of each row."""
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    header, *rows = capsys.readouterr().out.splitlines()
+    return header.split(), [row.split() for row in rows]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_chinesebert_folder: Path) -> list[object]:
+    return ["--model", tiny_chinesebert_folder, "--seeds", 2, "--epochs", 1]
+
+
+def test_its_own_texts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: list[object], tmp_path: Path
+) -> None:
+    header, rows = run(monkeypatch, capsys, *model, "--output_dir", tmp_path)
+    assert header == HEADER
+    (row,) = rows
+    assert row[:4] == ["reviews", "2", "labels", "0.500"]
+    assert len(row) == 13  # three times: mean, ±, deviation
+    assert all(0 <= float(cell) <= 1 for cell in row[3:] if cell != "±")
+    kept = PromptForSequenceClassification.from_pretrained(tmp_path)
+    assert kept.prompt.labels == ("差评", "好评")
+
+
+def test_a_folder_of_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: list[object], tmp_path: Path
+) -> None:
+    topics, opinions = tmp_path / "thucnews10", tmp_path / "fewclue" / "eprstmt"
+    topics.mkdir()
+    opinions.mkdir(parents=True)
+    titles = "".join(f"球队{character}\t{number}\n" for number in range(10) for character in "我你他她们的")
+    (topics / "dev.txt").write_text(titles, encoding="utf-8")
+    rows = [{"sentence": f"服务{c}", "label": label} for c in "我你他她" for label in ("Positive", "Negative")]
+    for name, copies in (("train_few_all.json", 8), ("test_public.json", 1)):
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows * copies)
+        (opinions / name).write_text(lines, encoding="utf-8")
+    # The titles are six times the same with other characters: each occurs with one label only.
+    titles = "".join(f"{a}{b}\t{number}\n" for number, a in enumerate("我你他她们的人大小上") for b in "来去和说要会")
+    (topics / "dev.txt").write_text(titles, encoding="utf-8")
+    header, found = run(monkeypatch, capsys, *model, "--data", tmp_path, "--shots", 1, "--test_texts", 10)
+    assert header == HEADER
+    assert [row[:3] for row in found] == [["eprstmt", "2", "labels"], ["thucnews10", "10", "labels"]]
+
+
+def test_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: list[object], tmp_path: Path
+) -> None:
+    path = tmp_path / "news.csv"
+    lines = "".join(
+        f"{'球队' if i % 2 else '银行'}{c},{'体育' if i % 2 else '财经'}\n" for i, c in enumerate("我你他她们的人大")
+    )
+    path.write_text("text,label\n" + lines, encoding="utf-8")
+    _, rows = run(monkeypatch, capsys, *model, "--data", path, "--shots", 1)
+    assert rows[0][:3] == ["news", "2", "labels"]
+    with pytest.raises(SystemExit, match=r"news has too few texts for 16 of each label: give a smaller --shots\."):
+        run(monkeypatch, capsys, *model, "--data", path)
+
+
+def test_two_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_chinesebert_folder: Path
+) -> None:
+    arguments = ["--model", str(tiny_chinesebert_folder), "--seeds", "1", "--epochs", "2"]
+    header, rows = run(monkeypatch, capsys, *arguments)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
+    command += ["--rdzv-endpoint", "localhost:0", str(SCRIPT), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert [line.split() for line in done.stdout.splitlines()] == [header, *rows]
+
+
+def test_the_readers_read_the_real_data(data_folder: Path) -> None:
+    script = runpy.run_path(str(SCRIPT))
+    folder, options = data_folder / "classification", script["Options"]()
+    first, second = (script["thucnews"](folder, options, seed) for seed in (0, 1))
+    assert len(first.train) == 160
+    assert first.test == second.test
+    assert first.train != second.train
+    assert not {e["text"] for e in first.train} & {e["text"] for e in first.test}
+    for seed in range(5):
+        task = script["eprstmt"](folder, options, seed)
+        assert len(task.train) == 32
+        assert {example["label"] for example in task.train} == {0, 1}
+    assert len(task.test) == 610

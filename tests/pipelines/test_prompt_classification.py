@@ -421,6 +421,10 @@ def test_ready_words_are_those_that_the_vocabulary_can_spell(
         ("国足", {"template": "下" * 64 + "{label}{text}"}, ValueError, "more than the .* that the model reads"),
         ("国足", {"max_length": 5}, ValueError, "more than the 5 that the model reads"),
         ("国足", {"max_length": 0}, ValueError, "max_length must be a positive whole number, got 0"),
+        ("国足", {"rerank": 0}, ValueError, "rerank must be a positive whole number, got 0"),
+        ("国足", {"rerank": 2, "multi_label": True}, ValueError, "multi_label=True judges each label by itself"),
+        ("国足", {"rerank": 2, "hierarchy": "/"}, ValueError, "hierarchy='/' decides level by level"),
+        ("国足", {"rerank": 2, "prior_weight": 1}, ValueError, "prior_weight=1 weighs the scores of all labels"),
         ("国足", {"top_k": True}, ValueError, "top_k must be a positive whole number, got True"),
         ("国足", {"tempalte": "x"}, TypeError, "no option 'tempalte'; there are: candidate_labels, labels_column"),
         ("国足", {"hypothesis_template": "这是{}"}, TypeError, "no option 'hypothesis_template'"),
@@ -667,6 +671,64 @@ def test_words_token_by_token(pipe: ZeroShotPromptPipeline, scoring: str) -> Non
     assert_same(pipe(TEXTS, LABELS, scoring=scoring, batch_size=4), reference)
     with pytest.raises(AssertionError):
         assert_same(pipe(TEXTS, LABELS), reference)
+
+
+def pseudo_log_likelihoods(parts: tuple[Any, Any], text: str, *, centred: bool) -> torch.Tensor:
+    """Of all labels: each label written into the prompt, one of its tokens masked at a time."""
+    model, tokenizer = parts
+    spelled = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in LABELS]
+    room = model.config.max_position_embeddings - len("下面报道一则新闻。") - max(map(len, spelled)) - 2
+    scores = []
+    for label, ids in zip(LABELS, spelled, strict=True):
+        masked, score = written_prompt(tokenizer, text, len(ids), room), 0.0
+        written = tokenizer(f"下面报道一则{label}新闻。")
+        for k, token in enumerate(ids):
+            one = {name: value.clone() for name, value in masked.items()}
+            for other in {*range(len(ids))} - {k}:
+                for name, values in one.items():  # the pinyin of a written token, too
+                    values[0, 7 + other] = written[name][7 + other]
+            with torch.no_grad():
+                logits = model(**one).logits[0, 7 + k].double()
+            score += float(logits[token] - (logits.mean() if centred else logits.logsumexp(0))) / len(ids)
+        scores.append(score)
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 9])
+def test_the_best_are_looked_at_again(parts: tuple[Any, Any], pipe: ZeroShotPromptPipeline, k: int) -> None:
+    for text, answer in zip(TEXTS, pipe(TEXTS, LABELS, calibration="none", rerank=k, batch_size=4), strict=True):
+        first = brute_force(parts, text, {label: {label: 1} for label in LABELS}).tolist()
+        second = pseudo_log_likelihoods(parts, text, centred=False).tolist()
+        order = sorted(range(len(LABELS)), key=lambda i: -first[i])
+        top, rest = order[:k], order[k:]
+        final = {i: second[i] for i in top}
+        for i in rest:
+            final[i] = min(second[j] for j in top) + first[i] - first[top[-1]]
+        expected = torch.tensor([final[i] for i in range(len(LABELS))]).softmax(0)
+        assert by_label(answer) == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-5)
+
+
+@pytest.mark.parametrize("calibration", ["contextual", "batch"])
+def test_the_second_look_is_calibrated_by_itself(
+    parts: tuple[Any, Any], pipe: ZeroShotPromptPipeline, calibration: str
+) -> None:
+    scores = torch.stack([pseudo_log_likelihoods(parts, text, centred=True) for text in TEXTS])
+    free = [pseudo_log_likelihoods(parts, text, centred=True) for text in CONTENT_FREE_TEXTS]
+    bias = (scores if calibration == "batch" else torch.stack(free)).mean(dim=0)
+    answers = pipe(TEXTS, LABELS, calibration=calibration, rerank=len(LABELS), batch_size=3)
+    for answer, expected in zip(answers, (scores - bias).softmax(dim=1).tolist(), strict=True):
+        assert by_label(answer) == pytest.approx(dict(zip(LABELS, expected, strict=True)), abs=1e-4)
+
+
+def test_labels_of_several_words_are_looked_at_again(pipe: ZeroShotPromptPipeline) -> None:
+    """One by one, in batches, from a generator, and with other labels for other texts."""
+    options: dict[str, Any] = {"candidate_labels": list(WORDS), "verbalizer": WORDS}
+    reference = pipe(TEXTS, rerank=2, **options)
+    assert_same(pipe(TEXTS, rerank=2, batch_size=5, **options), reference)
+    assert_same(list(pipe((text for text in TEXTS), rerank=2, **options)), reference)
+    own = [["体育", "财经"], ["教育", "财经", "体育"]] * 3
+    each = [pipe(text, labels, verbalizer=WORDS, rerank=2) for text, labels in zip(TEXTS, own, strict=True)]
+    assert_same(pipe(TEXTS, own, verbalizer=WORDS, rerank=2, batch_size=4), each)
 
 
 def test_a_given_bias_is_subtracted(pipe: ZeroShotPromptPipeline) -> None:

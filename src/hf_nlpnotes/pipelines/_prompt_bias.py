@@ -39,6 +39,19 @@ def check_comparable(samples: Sequence[Sample], options: Mapping[str, Any]) -> N
         )
 
 
+def check_rerank(options: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` where the best labels cannot be looked at again: their scores are about nothing else."""
+    for name, what in (
+        ("multi_label", "judges each label by itself"),
+        ("prior_weight", "weighs the scores of all labels"),
+        ("hierarchy", "decides level by level"),
+    ):
+        if options.get(name):
+            raise ValueError(
+                f"rerank scores only the best labels anew, and {name}={options[name]!r} {what}: give one of the two."
+            )
+
+
 def measured_bias(scores: torch.Tensor, labels: LabelSet, options: Mapping[str, Any]) -> torch.Tensor:
     """The bias of some label names by their scores on a sample of texts, of shape (texts, nodes)."""
     if options.get("calibration", "contextual") != "prior":

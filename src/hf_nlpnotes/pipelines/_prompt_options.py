@@ -27,6 +27,7 @@ OPTIONS = (
     "bias",
     "prior_weight",
     "scoring",
+    "rerank",
     "max_length",
     "top_k",
 )
@@ -72,6 +73,7 @@ _EXPECTED: dict[str, _Check] = {
     "bias": (lambda value: isinstance(value, Mapping), "is a mapping from labels to numbers"),
     "prior_weight": (lambda value: _is_number(value) and value >= 0, "must be a number from 0 on"),
     "scoring": (lambda value: value in SCORINGS, f"must be one of {', '.join(SCORINGS)}"),
+    "rerank": _COUNT,
     "max_length": _COUNT,
     "top_k": _COUNT,
 }

@@ -18,11 +18,12 @@ from hf_nlpnotes.prompting import (
     ready_label_words,
 )
 from hf_nlpnotes.prompting.config import PromptConfig
+from hf_nlpnotes.prompting.reranking import best, rerank
 from hf_nlpnotes.prompting.static_prior import StaticVectors, combine, static_similarity
 from hf_nlpnotes.prompting.verbalizer import Verbalizer
-from hf_nlpnotes.prompting.word_scorer import WordScorer
+from hf_nlpnotes.prompting.word_scorer import PSEUDO_LOG_LIKELIHOOD, WordScorer
 
-from ._prompt_bias import check_comparable, given_bias, has_contrast, measured_bias, needs_the_texts
+from ._prompt_bias import check_comparable, check_rerank, given_bias, has_contrast, measured_bias, needs_the_texts
 from ._prompt_inputs import Kind, batches_by_length, chunks, column_values, items_of, padded
 from ._prompt_options import are_per_text, checked, merged, options_of, stored_prompt
 from ._prompt_plan import LabelSet, Plan, PromptReader, Sample, united
@@ -83,6 +84,9 @@ class ZeroShotPromptPipeline(Pipeline):
             takes its scale from the texts of the call.
         scoring (`str`, defaults to `"parallel"`):
             How words of several tokens are read: `"parallel"`, `"left-to-right"` or `"max-first"`.
+        rerank (`int`, *optional*):
+            How many of the best labels to look at again, with the pseudo-log-likelihood of their words; the others
+            stay below them. One row a token of their words in a forward pass.
         max_length (`int`, *optional*):
             Most tokens of an input. Default: what the model takes. Texts are cut where their slot says, templates
             never.
@@ -238,7 +242,7 @@ class ZeroShotPromptPipeline(Pipeline):
     ) -> Iterator[Any]:
         zero_shot, top_k = _is_zero_shot(options), options.get("top_k")
         legacy = not zero_shot and "top_k" not in options
-        for sample, scores in self._calibrated(samples, plan, options, batch_size):
+        for sample, scores in self._reranked(samples, plan, options, batch_size):
             paths = sample.labels.paths
             # As zero-shot-classification does: a single label is judged by itself.
             alone = options.get("multi_label", False) or (len(paths.labels) == 1 and has_contrast(options))
@@ -250,6 +254,35 @@ class ZeroShotPromptPipeline(Pipeline):
             else:
                 best = [{"label": label, "score": score} for label, score in zip(labels, shares.tolist(), strict=True)]
                 yield best[0] if legacy else best[:top_k]
+
+    def _reranked(
+        self, samples: Iterator[Sample], plan: Plan, options: Mapping[str, Any], batch_size: int
+    ) -> Iterator[tuple[Sample, torch.Tensor]]:
+        """`_calibrated`, and with `rerank` the best labels by the pseudo-log-likelihood of their words."""
+        first = self._calibrated(samples, plan, options, batch_size)
+        if "rerank" not in options:
+            yield from first
+            return
+        check_rerank(options)
+        # A given bias is that of the first look.
+        again = {name: value for name, value in options.items() if name != "bias"} | {"scoring": PSEUDO_LOG_LIKELIHOOD}
+        compares = needs_the_texts(again)
+        if compares:
+            everything = list(first)
+            check_comparable([sample for sample, _ in everything], again)
+            first = iter(everything)
+        biases: dict[LabelSet, torch.Tensor] = {}
+        size = len(everything) if compares else 1 if batch_size == 1 else batch_size * _CHUNK
+        for chunk in chunks(first, max(size, 1)):
+            texts = [sample for sample, _ in chunk]
+            chosen = [best(scores[None], options["rerank"])[0] for _, scores in chunk]
+            second = self._scores(texts, plan, again, batch_size, None if compares else chosen)
+            if compares:
+                biases = {texts[0].labels: measured_bias(torch.stack(second), texts[0].labels, again)}
+            elif new := [one for one in dict.fromkeys(sample.labels for sample in texts) if one not in biases]:
+                biases.update(self._biases(new, plan, again, batch_size))
+            for (sample, scores), own, mask in zip(chunk, second, chosen, strict=True):
+                yield sample, rerank(scores[None], (own - biases[sample.labels])[None], mask[None])[0]
 
     def _calibrated(
         self, samples: Iterator[Sample], plan: Plan, options: Mapping[str, Any], batch_size: int
@@ -321,16 +354,33 @@ class ZeroShotPromptPipeline(Pipeline):
         return {one: mean[[place[word] for word in one.verbalizer.all_words]] @ one.weights for one in sets}
 
     def _scores(
-        self, samples: Sequence[Sample], plan: Plan, options: Mapping[str, Any], batch_size: int
+        self,
+        samples: Sequence[Sample],
+        plan: Plan,
+        options: Mapping[str, Any],
+        batch_size: int,
+        chosen: Sequence[torch.Tensor] | None = None,
     ) -> list[torch.Tensor]:
-        """Scores of the names of each sample's labels, each float64 of shape (nodes,), not calibrated."""
+        """Scores of the names of each sample's labels, each float64 of shape (nodes,), not calibrated.
+
+        Of each sample, those that are not `chosen`, bool of shape (nodes,), may be anything.
+        """
         sets = dict.fromkeys(sample.labels for sample in samples)
         verbalizer = united(sets)
         place = {word: i for i, word in enumerate(verbalizer.all_words)}
         places = {one: [place[word] for word in one.verbalizer.all_words] for one in sets}
+        asked: list[set[int]] | None = None
+        if chosen is not None:
+            asked = [
+                {
+                    places[sample.labels][i]
+                    for i in sample.labels.weights[:, own].any(dim=1).nonzero().flatten().tolist()
+                }
+                for sample, own in zip(samples, chosen, strict=True)
+            ]
         total: list[torch.Tensor] = [torch.zeros(())] * len(samples)
         for reader in plan.readers:
-            words = self._word_scores(samples, reader, verbalizer, options, batch_size)
+            words = self._word_scores(samples, reader, verbalizer, options, batch_size, asked)
             for i, sample in enumerate(samples):
                 own = words[i, places[sample.labels]] @ sample.labels.weights
                 total[i] = total[i] + reader.weight * own
@@ -343,8 +393,9 @@ class ZeroShotPromptPipeline(Pipeline):
         verbalizer: Verbalizer,
         options: Mapping[str, Any],
         batch_size: int,
+        asked: Sequence[set[int]] | None,
     ) -> torch.Tensor:
-        """Scores of all words under one template, float64 of shape (samples, words)."""
+        """Scores of all words, or those asked for, under one template, float64 of shape (samples, words)."""
         rows: list[dict[str, list[int]]] = []
         owners: list[int] = []
         for i, sample in enumerate(samples):
@@ -360,7 +411,8 @@ class ZeroShotPromptPipeline(Pipeline):
         scores = torch.zeros(len(samples), num_words, dtype=torch.float64)
         for batch in batches_by_length([len(row["input_ids"]) for row in rows], batch_size):
             inputs = padded([rows[i] for i in batch], padding)
-            found = self.forward(inputs, scorer=scorer, calibrated=has_contrast(options))
+            words = None if asked is None else [asked[owners[i]] for i in batch]
+            found = self.forward(inputs, scorer=scorer, calibrated=has_contrast(options), words=words)
             # The rows of one text are about words of different lengths: they add up.
             scores.index_add_(0, torch.tensor([owners[i] for i in batch]), self.postprocess(found))
         return scores
@@ -370,13 +422,17 @@ class ZeroShotPromptPipeline(Pipeline):
         return reader.encode(input_)
 
     def _forward(  # type: ignore[override]
-        self, input_tensors: dict[str, torch.Tensor], scorer: WordScorer, calibrated: bool
+        self,
+        input_tensors: dict[str, torch.Tensor],
+        scorer: WordScorer,
+        calibrated: bool,
+        words: Sequence[set[int]] | None = None,
     ) -> dict[str, torch.Tensor]:
         positions, counts = mask_positions(input_tensors["label_mask"])
         inputs = accepted_inputs(self.model, input_tensors)
         # Without calibration only the order of a text's labels counts, and their distances.
         score = scorer.centred if calibrated else scorer.ranking
-        return {"scores": score(inputs, positions, counts)}
+        return {"scores": score(inputs, positions, counts, words)}
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
         """Scores of the words, float64 of shape (rows, words)."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
 
 from .predictions import predict_masks
+from .reranking import pseudo_log_likelihood
 from .scoring import WordScores, centred_scores, log_prob_scores
-from .sequential import sequential_scores
+from .sequential import Order, sequential_scores
 from .verbalizer import WordGroup
 
 Scoring: TypeAlias = Literal["parallel", "left-to-right", "max-first"]
 """How the tokens of a word are read: all at once, or one after another."""
 
 SCORINGS: tuple[str, ...] = get_args(Scoring)
+
+
+PSEUDO_LOG_LIKELIHOOD = "pseudo-log-likelihood"
+"""The scoring of a second look at a few words, see `reranking`."""
 
 
 class WordScorer:
@@ -33,13 +38,15 @@ class WordScorer:
         num_words (`int`):
             Number of words, W.
         scoring (`str`, defaults to `"parallel"`):
-            `"parallel"`, `"left-to-right"` or `"max-first"`: see `scoring` and `sequential`.
+            `"parallel"`, `"left-to-right"` or `"max-first"`: see `scoring` and `sequential`; or
+            `"pseudo-log-likelihood"`: see `reranking`.
         max_rows (`int`, defaults to 64):
             Rows a forward pass, where the scoring makes several rows of one prompt.
 
     All methods take the model's inputs of shape (batch, length), and the positions and numbers of their masks as
-    `mask_positions` gives them. The scores have the shape `(batch, W)`; words of other lengths than the row's are 0,
-    so that the rows of one text add up to the scores of all words.
+    `mask_positions` gives them. With `words`, the words that each row is asked about, pseudo-log-likelihood is
+    computed for these only. The scores have the shape `(batch, W)`; words of other lengths than the row's are 0, so
+    that the rows of one text add up to the scores of all words.
 
     Raises:
         `ValueError`: there is no such scoring.
@@ -53,7 +60,7 @@ class WordScorer:
         scoring: str = "parallel",
         max_rows: int = 64,
     ) -> None:
-        if scoring not in SCORINGS:
+        if scoring not in (*SCORINGS, PSEUDO_LOG_LIKELIHOOD):
             raise ValueError(f"scoring must be one of {', '.join(SCORINGS)}, got {scoring!r}.")
         self.model = model
         self.groups = tuple(groups)
@@ -62,11 +69,15 @@ class WordScorer:
         self.max_rows = max_rows
 
     def __call__(
-        self, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor, mask_counts: torch.Tensor
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        positions: torch.Tensor,
+        mask_counts: torch.Tensor,
+        words: Sequence[Collection[int]] | None = None,
     ) -> WordScores:
         """Both kinds of scores."""
         if self.scoring != "parallel":
-            return self._sequential(inputs, positions, mask_counts)
+            return self._token_by_token(inputs, positions, mask_counts, words)
         predictions = predict_masks(self.model, inputs, positions)
         return WordScores(
             log_prob_scores(predictions, mask_counts, self.groups, self.num_words),
@@ -74,25 +85,37 @@ class WordScorer:
         )
 
     def log_probs(
-        self, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor, mask_counts: torch.Tensor
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        positions: torch.Tensor,
+        mask_counts: torch.Tensor,
+        words: Sequence[Collection[int]] | None = None,
     ) -> torch.Tensor:
         """`WordScores.log_probs`."""
         if self.scoring != "parallel":
-            return self._sequential(inputs, positions, mask_counts).log_probs
+            return self._token_by_token(inputs, positions, mask_counts, words).log_probs
         predictions = predict_masks(self.model, inputs, positions)
         return log_prob_scores(predictions, mask_counts, self.groups, self.num_words)
 
     def centred(
-        self, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor, mask_counts: torch.Tensor
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        positions: torch.Tensor,
+        mask_counts: torch.Tensor,
+        words: Sequence[Collection[int]] | None = None,
     ) -> torch.Tensor:
         """`WordScores.centred`."""
         if self.scoring != "parallel":
-            return self._sequential(inputs, positions, mask_counts).centred
+            return self._token_by_token(inputs, positions, mask_counts, words).centred
         predictions = predict_masks(self.model, inputs, positions)
         return centred_scores(predictions, mask_counts, self.groups, self.num_words)
 
     def ranking(
-        self, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor, mask_counts: torch.Tensor
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        positions: torch.Tensor,
+        mask_counts: torch.Tensor,
+        words: Sequence[Collection[int]] | None = None,
     ) -> torch.Tensor:
         """Log-probabilities up to a constant of the text, which no softmax over the words sees.
 
@@ -100,14 +123,17 @@ class WordScorer:
         do. Otherwise the log-probabilities themselves.
         """
         same_masks = len(self.groups) == 1 and self.scoring == "parallel"
-        return (self.centred if same_masks else self.log_probs)(inputs, positions, mask_counts)
+        return (self.centred if same_masks else self.log_probs)(inputs, positions, mask_counts, words)
 
-    def _sequential(
-        self, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor, mask_counts: torch.Tensor
+    def _token_by_token(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        positions: torch.Tensor,
+        mask_counts: torch.Tensor,
+        words: Sequence[Collection[int]] | None,
     ) -> WordScores:
-        order: Literal["left-to-right", "max-first"] = (
-            "left-to-right" if self.scoring == "left-to-right" else "max-first"
-        )
-        return sequential_scores(
-            self.model, inputs, positions, mask_counts, self.groups, self.num_words, order, self.max_rows
-        )
+        arguments = (self.model, inputs, positions, mask_counts, self.groups, self.num_words)
+        if self.scoring == PSEUDO_LOG_LIKELIHOOD:
+            return pseudo_log_likelihood(*arguments, words, self.max_rows)
+        order: Order = "left-to-right" if self.scoring == "left-to-right" else "max-first"
+        return sequential_scores(*arguments, order, self.max_rows)

@@ -162,13 +162,15 @@ class Sheet:
             self._add(Row(title, "majority", (100 * majority(task),)))
             examples = sorted(task.test, key=lambda example: len(example[0]))  # batches of like length
             common = {label: self._known(COMMON_WORDS.get(label, label), label, classify) for label in task.labels}
-            for words, verbalizer in (("its name", None), ("one word", common), ("eight words", "ready")):
+            kinds = [("its name", None, 0.0), ("one word", common, 0.0), ("eight words", "ready", 0.0)]
+            for words, verbalizer, weight in [*kinds, ("eight words and static prior", "ready", 1.0)]:
                 for calibration in ("none", "contextual", "batch"):
                     answers = classify(
                         [text for text, _ in examples],
                         candidate_labels=list(task.labels),
                         verbalizer=verbalizer,
                         calibration=calibration,
+                        prior_weight=weight,
                     )
                     hits = [
                         answer["labels"][0] == task.labels[label]

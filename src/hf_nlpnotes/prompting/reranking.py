@@ -104,8 +104,8 @@ def rerank(first: torch.Tensor, second: torch.Tensor, chosen: torch.Tensor) -> t
 
     >>> first = torch.tensor([[3.0, 2.0, 1.0, -1.0]])
     >>> second = torch.tensor([[-7.0, -5.0, 0.0, 0.0]])
-    >>> rerank(first, second, best(first, 2))
-    tensor([[-7., -5., -8., -10.]])
+    >>> rerank(first, second, best(first, 2)).tolist()
+    [[-7.0, -5.0, -8.0, -10.0]]
     """
     infinity = torch.tensor(torch.inf, dtype=first.dtype, device=first.device)
     last_first = first.where(chosen, infinity).amin(dim=1, keepdim=True)

@@ -338,7 +338,7 @@ _DEMO_TASKS = [
     ),
     (
         "Reviews: good or bad?",
-        {"template": "{text}总之是{label}。"},
+        {"template": "{text}总的来说{label}。"},
         ["好评", "差评"],
         [
             "房间很干净，离地铁近，前台态度也好，下次还住这里",

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import random
 import shutil
 import signal
@@ -26,6 +27,15 @@ COMMON = [
     "--per_device_train_batch_size", "16", "--save_steps", "5", "--eval_steps", "5", "--logging_steps", "5",
     "--bf16", "false", "--use_cpu", "true", "--disable_tqdm", "true",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Runs are compared bit for bit, and sums depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +137,8 @@ def test_killed_at_any_time_nothing_is_lost(scratch, texts, tmp_path):
     again = [str(part) for part in options]
     again[again.index("--output_dir") + 1] = str(tmp_path / "model")
     command = [sys.executable, str(EXAMPLE), *again]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=alone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stage = tmp_path / "model.work" / "masked-language-modelling"
     while not (stage / "checkpoint-5").exists():
         assert process.poll() is None, "it ended before its first checkpoint"
@@ -135,7 +146,7 @@ def test_killed_at_any_time_nothing_is_lost(scratch, texts, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "model").exists()
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, env=alone, check=True, capture_output=True, timeout=300)
     before = weights(folder)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(tmp_path / "model").items())
 

@@ -27,7 +27,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def model(tiny_chinesebert_folder: Path) -> list[object]:
-    return ["--model", tiny_chinesebert_folder, "--seeds", 2, "--epochs", 1]
+    return ["--model", tiny_chinesebert_folder, "--seeds", 2, "--epochs", 1, "--plain_epochs", 1]
 
 
 def test_its_own_texts(
@@ -80,7 +80,7 @@ def test_a_file(
 def test_two_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_chinesebert_folder: Path
 ) -> None:
-    arguments = ["--model", str(tiny_chinesebert_folder), "--seeds", "1", "--epochs", "2"]
+    arguments = ["--model", str(tiny_chinesebert_folder), "--seeds", "1", "--epochs", "2", "--plain_epochs", "2"]
     header, rows = run(monkeypatch, capsys, *arguments)
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from hf_nlpnotes.prompting.fewclue import TNEWS_TOPICS
+
 Example: TypeAlias = "tuple[str, int]"
 """A text and the number of its label."""
 
@@ -31,23 +33,6 @@ COMMON_WORDS = {
     **OPINION_WORDS,
 }
 """One word a label that people use more than the label's name; a label that is not here is its own word."""
-TNEWS_TOPICS = {
-    "news_story": "故事",
-    "news_culture": "文化",
-    "news_entertainment": "娱乐",
-    "news_sports": "体育",
-    "news_finance": "财经",
-    "news_house": "房产",
-    "news_car": "汽车",
-    "news_edu": "教育",
-    "news_tech": "科技",
-    "news_military": "军事",
-    "news_travel": "旅游",
-    "news_world": "国际",
-    "news_stock": "股票",
-    "news_agriculture": "农业",
-    "news_game": "游戏",
-}
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class TaskDefinition:
 
 _OPINIONS = {"Negative": "差评", "Positive": "好评"}
 
-_TOPICS = {
+TNEWS_TOPICS = {
     "news_story": "故事",
     "news_culture": "文化",
     "news_entertainment": "娱乐",
@@ -75,6 +75,7 @@ _TOPICS = {
     "news_agriculture": "农业",
     "news_game": "游戏",
 }
+"""Labels of tnews, and their names in Chinese."""
 
 
 def _ready(names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -86,7 +87,7 @@ _DEFINITIONS = (
     # Opinions on goods.
     TaskDefinition("eprstmt", {"text": "sentence"}, "label", "{text}总之是{label}。", _ready(_OPINIONS)),
     # Topics of news titles.
-    TaskDefinition("tnews", {"text": "sentence"}, "label_desc", "{label}新闻：{text}", _ready(_TOPICS)),
+    TaskDefinition("tnews", {"text": "sentence"}, "label_desc", "{label}新闻：{text}", _ready(TNEWS_TOPICS)),
     # What an app is for, by its description.
     TaskDefinition("iflytek", {"text": "sentence"}, "label_des", "{label}软件：{text}", None),
     # The field of a scientific abstract.

@@ -4,8 +4,10 @@ A small model knows a topic better through eight words than through its name alo
 pretraining text, 楼盘 and 房价 do. Words of a topic have two characters, so that a text is read once. Use them with
 `verbalizer="ready"` in the pipeline, or take and edit a row.
 
-The words are chosen by what the labels mean, not by measurements on any data set. Topics share no word, except those
-that are part of another (电影 and 音乐 of 娱乐).
+The words are chosen by what the labels mean. Of the topics of news (体育, 财经, 股票, 房产, 教育, 科技, 社会, 时政, 游戏,
+娱乐) those words were kept that a small model tells apart on 2,000 titles of THUCNews: a name that means something else in
+running text is not among its words (体育 is a school subject, 社会 stands in every essay). Topics share no word, except
+those that are part of another (电影 and 音乐 of 娱乐).
 """
 
 from __future__ import annotations
@@ -14,18 +16,18 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 _TOPICS = {
-    "体育": "体育 比赛 球员 足球 篮球 冠军 联赛 运动",
-    "财经": "财经 金融 银行 经济 投资 基金 货币 贷款",
-    "股票": "股票 股市 股价 大盘 上市 涨停 证券 行情",
-    "房产": "房产 楼盘 楼市 房价 住宅 小区 地产 买房",
-    "教育": "教育 高考 学校 考试 学生 大学 招生 留学",
-    "科技": "科技 手机 电脑 软件 网络 技术 数码 芯片",
-    "社会": "社会 男子 女子 警方 事故 村民 民警 案件",
-    "时政": "时政 政府 总统 外交 会议 总理 政策 国家",
+    "体育": "比赛 球员 足球 篮球 冠军 联赛 球队 决赛",
+    "财经": "金融 基金 理财 贷款 货币 保险 收益 投资",
+    "股票": "股票 股市 股指 个股 股民 股东 持股 新股",
+    "房产": "房产 楼市 楼房 住宅 小区 地产 租房 买房",
+    "教育": "教育 高考 学校 考试 学生 大学 高校 考研",
+    "科技": "软件 网络 芯片 手机 数码 智能 系统 设备",
+    "社会": "案件 事故 男子 女子 受伤 死亡 嫌疑 犯罪",
+    "时政": "总统 总理 政府 外交 访问 谈判 官员 部长",
     "国际": "国际 外国 美国 海外 各国 欧洲 外长 中东",
     "军事": "军事 军队 战斗 武器 部队 导弹 海军 战争",
-    "游戏": "游戏 玩家 网游 任务 角色 技能 副本 电竞",
-    "娱乐": "娱乐 明星 电影 演员 歌手 导演 影片 演唱",
+    "游戏": "游戏 玩家 网游 手游 电竞 玩法 角色 版本",
+    "娱乐": "明星 演员 歌手 导演 艺人 偶像 歌曲 影片",
     "汽车": "汽车 轿车 车型 驾驶 新车 油耗 车主 汽油",
     "旅游": "旅游 景区 游客 旅行 景点 酒店 风景 度假",
     "美食": "美食 做菜 味道 餐厅 好吃 食材 菜谱 烹饪",

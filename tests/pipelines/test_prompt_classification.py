@@ -25,7 +25,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 import hf_nlpnotes
 from hf_nlpnotes.pipelines import ZeroShotPromptPipeline
-from hf_nlpnotes.prompting import CONTENT_FREE_TEXTS, READY_LABEL_WORDS
+from hf_nlpnotes.prompting import CONTENT_FREE_TEXTS, READY_LABEL_WORDS, PromptForSequenceClassification
 from hf_nlpnotes.prompting.config import PromptConfig
 from hf_nlpnotes.prompting.static_prior import combine, static_similarity
 
@@ -58,6 +58,20 @@ def parts(request: pytest.FixtureRequest, tiny_chinesebert_folder: Path) -> tupl
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3)
     return model.eval(), tokenizer
+
+
+@pytest.fixture(scope="module")
+def opinionated_folder(tiny_chinesebert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random ChineseBERT with strong opinions."""
+    folder = tmp_path_factory.mktemp("opinionated")
+    model = AutoModelForMaskedLM.from_pretrained(tiny_chinesebert_folder)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_chinesebert_folder).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -769,6 +783,75 @@ def test_a_stored_prompt_is_read_with_the_model(tiny_chinesebert_folder: Path, t
     (again / "prompt.json").write_text('{"template": "{text}"}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"again/prompt.json: No '\{label\}'"):
         pipeline("zero-shot-prompt", model=str(folder), prompt=str(again), device="cpu")
+
+
+def test_a_prompt_brings_its_model(opinionated_folder: Path, tmp_path: Path) -> None:
+    """`pipeline(prompt=FOLDER)` without a model, which then is the default one, makes place for the prompt's."""
+    options: dict[str, Any] = {"template": TEMPLATE, "verbalizer": WORDS, "calibration": "domain"}
+    plain = pipeline("zero-shot-prompt", model=str(opinionated_folder), device="cpu", **options)
+    expected = plain(TEXTS, top_k=None)
+
+    PromptConfig(**options, model=str(opinionated_folder)).save_pretrained(tmp_path / "named")
+    named = pipeline("zero-shot-prompt", prompt=str(tmp_path / "named"), device="cpu")
+    assert named.model.name_or_path == str(opinionated_folder)
+    assert named(TEXTS, top_k=None) == expected
+    same = opinionated_folder / ".." / opinionated_folder.name  # written in another way
+    made = pipeline("zero-shot-prompt", model=str(same), prompt=str(tmp_path / "named"), device="cpu")
+    assert made(TEXTS, top_k=None) == expected
+
+    shutil.copytree(opinionated_folder, tmp_path / "beside")
+    PromptConfig(**options).save_pretrained(tmp_path / "beside")
+    beside = pipeline("zero-shot-prompt", prompt=str(tmp_path / "beside"), device="cpu")
+    assert beside.model.name_or_path == str(tmp_path / "beside")
+    assert beside(TEXTS, top_k=None) == expected
+
+    # One that names no model suits any.
+    PromptConfig(**options).save_pretrained(tmp_path / "any")
+    default = pipeline("zero-shot-prompt", prompt=str(tmp_path / "any"), device="cpu")
+    assert default.model.name_or_path == hf_nlpnotes.EMBEDDED_MODEL
+    other = pipeline("zero-shot-prompt", model=str(opinionated_folder), prompt=str(tmp_path / "any"), device="cpu")
+    assert other(TEXTS, top_k=None) == expected
+
+    (tmp_path / "lost").mkdir()
+    PromptConfig(**options, model=str(tmp_path / "nowhere")).save_pretrained(tmp_path / "lost")
+    with pytest.raises(OSError, match="nowhere"):
+        pipeline("zero-shot-prompt", prompt=str(tmp_path / "lost"), device="cpu")
+    with pytest.raises(ValueError, match=r"config\.json"):  # transformers' own; the docs say what to write instead
+        pipeline("zero-shot-prompt", model=str(tmp_path / "named"), device="cpu")
+
+
+def test_a_trained_prompt_is_a_model(opinionated_folder: Path, tmp_path: Path) -> None:
+    config = PromptConfig(template=TEMPLATE, verbalizer=WORDS)
+    model = PromptForSequenceClassification.from_pretrained(opinionated_folder, config=config)
+    examples = [{"text": text} for text in TEXTS]
+    model.calibrate(examples)
+    model.train()  # as a Trainer leaves it
+
+    def answers(pipe: Any) -> torch.Tensor:
+        found = [{one["label"]: one["score"] for one in answer} for answer in pipe(TEXTS, top_k=None)]
+        return torch.tensor([[answer[label] for label in WORDS] for answer in found])
+
+    made = pipeline("zero-shot-prompt", model=model, device="cpu")
+    torch.testing.assert_close(answers(made), model.predict(examples).softmax(dim=1), atol=1e-5, rtol=0)
+    other = pipeline("zero-shot-prompt", model=model, device="cpu", template="{label}{text}")
+    assert not torch.allclose(answers(other), answers(made), atol=1e-3)
+
+    peft = pytest.importorskip("peft")
+    from hf_nlpnotes.prompting.adapters import PeftModelForPrompts
+
+    adapted = PeftModelForPrompts(model, peft.LoraConfig(r=2, init_lora_weights=False))
+    expected = adapted.predict(examples).softmax(dim=1)
+    torch.testing.assert_close(
+        answers(pipeline("zero-shot-prompt", model=adapted, device="cpu")), expected, atol=1e-5, rtol=0
+    )
+    adapted.save_pretrained(tmp_path)
+    again = pipeline("zero-shot-prompt", prompt=str(tmp_path), device="cpu")
+    torch.testing.assert_close(answers(again), expected, atol=1e-5, rtol=0)
+
+    fresh = PromptForSequenceClassification.from_pretrained(opinionated_folder, config=config)
+    tuned = PeftModelForPrompts(fresh, peft.PromptTuningConfig(num_virtual_tokens=3))
+    with pytest.raises(ValueError, match=r"3 virtual tokens.*predict"):
+        pipeline("zero-shot-prompt", model=tuned, device="cpu")
 
 
 def test_top_k_is_that_of_text_classification(parts: tuple[Any, Any]) -> None:

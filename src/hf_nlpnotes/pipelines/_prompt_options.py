@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from transformers.utils.hub import cached_file
-
 from hf_nlpnotes.prompting.calibration import CALIBRATIONS
-from hf_nlpnotes.prompting.config import PROMPT_FILE, PromptConfig
+from hf_nlpnotes.prompting.config import PromptConfig
 from hf_nlpnotes.prompting.word_scorer import SCORINGS
 
 OPTIONS = (
@@ -129,23 +126,6 @@ def _labels(labels: Any) -> list[Any]:
     if any(single) and not all(single):
         raise TypeError(f"candidate_labels is a list of strings, or a list of such lists, got a mixture: {labels!r}.")
     return labels if all(single) else [_labels(own) for own in labels]
-
-
-def stored_prompt(name: str, revision: str | None = None) -> PromptConfig | None:
-    """The `prompt.json` of a model's folder or repository; `None` where there is none, or no network to ask."""
-    if not name:
-        return None
-    if Path(name).is_dir():
-        return PromptConfig.from_pretrained(name) if PromptConfig.is_in(name) else None
-    found = cached_file(
-        name,
-        PROMPT_FILE,
-        revision=revision,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return None if found is None else PromptConfig.from_pretrained(Path(found).parent)
 
 
 def options_of(prompt: PromptConfig) -> dict[str, Any]:

@@ -25,8 +25,9 @@ from hf_nlpnotes.prompting.word_scorer import PSEUDO_LOG_LIKELIHOOD, WordScorer
 
 from ._prompt_bias import check_comparable, check_rerank, given_bias, has_contrast, measured_bias, needs_the_texts
 from ._prompt_inputs import Kind, batches_by_length, chunks, column_values, items_of, padded
-from ._prompt_options import are_per_text, checked, merged, options_of, stored_prompt
+from ._prompt_options import are_per_text, checked, merged, options_of
 from ._prompt_plan import LabelSet, Plan, PromptReader, Sample, united
+from ._prompt_sources import source_of
 
 DEFAULT_TEMPLATE = "{label}：{text}"
 """Suits topics and opinions alike; a template in the words of the task may do better."""
@@ -48,10 +49,12 @@ class ZeroShotPromptPipeline(Pipeline):
 
     Args:
         model, tokenizer, device, batch_size, …:
-            As in every pipeline; a masked language model and its fast tokenizer. The options in a `prompt.json` of
-            the model's folder hold where no others are given.
+            As in every pipeline; a masked language model and its fast tokenizer, or a
+            `PromptForSequenceClassification`, which brings both. The options in a `prompt.json` of the model's folder
+            hold where no others are given.
         prompt (`str` or `PromptConfig`, *optional*):
-            A stored prompt: a folder or repository with a `prompt.json`, in place of the model's own.
+            A stored prompt: a folder or repository with a `prompt.json`, in place of the model's own. Where no
+            `model` is given, it is the one that the prompt names, or whose weights or adapter lie beside it.
         template (`str`, `Template`, a list of them, or `{template: weight}`, defaults to `DEFAULT_TEMPLATE`):
             The prompt, with one `{label}` and the columns of the input: `"{text}这是{label}评。"`. Several templates
             vote with the weighted mean of their scores.
@@ -106,25 +109,20 @@ class ZeroShotPromptPipeline(Pipeline):
     _load_image_processor: Any = False
     _load_video_processor: Any = False
     _load_feature_extractor: Any = False
-    _load_tokenizer: Any = True
+    _load_tokenizer: Any = None  # a trained prompt brings its own
 
-    def __init__(self, *args: Any, prompt: str | PromptConfig | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any = None, *args: Any, prompt: str | PromptConfig | None = None, **kwargs: Any
+    ) -> None:
         self._options: dict[str, Any] = {}
         self._plans: dict[Any, Plan] = {}
-        super().__init__(*args, **kwargs)
+        source = source_of(model, tokenizer, prompt, kwargs.get("task", ""), kwargs.get("dtype"))
+        _refuse_unconverted(source.model)
+        source.model.eval()  # one that has just been trained would answer at random
+        super().__init__(source.model, source.tokenizer, *args, **kwargs)
         self.tokenizer: Any
-        if self.tokenizer is None:
-            raise ValueError("zero-shot-prompt needs a tokenizer: pass tokenizer=…, or the model as a name or folder.")
-        _refuse_unconverted(self.model)
-        if isinstance(prompt, str):
-            prompt = PromptConfig.from_pretrained(prompt)
-        if prompt is not None:
-            _check_model(prompt, self.model)
-        else:
-            revision = getattr(self.model.config, "_commit_hash", None)
-            prompt = stored_prompt(getattr(self.model, "name_or_path", ""), revision)
-        if prompt is not None:
-            self._options = merged(options_of(prompt), self._options)
+        if source.prompt is not None:
+            self._options = merged(options_of(source.prompt), self._options)
         # A wrong template or label is told now, not at the first text.
         plan = self._plan(self._options)
         labels = self._options.get("candidate_labels", plan.own_labels())
@@ -447,15 +445,6 @@ def _refuse_unconverted(model: Any) -> None:
             f"{model.name_or_path} is a ChineseBERT in the official layout, loaded as a plain BERT without its pinyin"
             " and glyphs. Convert it (`hf-nlpnotes convert-chinesebert SRC DST`), or load it with"
             " ChineseBertForMaskedLM and ChineseBertTokenizer and pass model=…, tokenizer=…."
-        )
-
-
-def _check_model(prompt: PromptConfig, model: Any) -> None:
-    """Raise where a prompt names another model: its words and bias are about that one."""
-    if prompt.model is not None and prompt.model != model.name_or_path:
-        raise ValueError(
-            f"The prompt is for the model {prompt.model!r}, and the pipeline has {model.name_or_path!r}: pass"
-            f" model={prompt.model!r}, or the prompt as PromptConfig.from_pretrained(…).replace(model=None)."
         )
 
 

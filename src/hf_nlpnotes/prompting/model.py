@@ -427,8 +427,11 @@ class PromptForSequenceClassification(PreTrainedModel):
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             tensors = {} if state_dict is None else _without_prefix(state_dict, "soft_prompt.")
             save_tensors(tensors or self.soft_prompt.state_dict(), save_directory)
-        stored = self.prompt.replace(bias=self.label_bias.tolist(), calibration=None, model=model)
-        stored.save_pretrained(save_directory)
+        self.stored_prompt().replace(model=model).save_pretrained(save_directory)
+
+    def stored_prompt(self) -> PromptConfig:
+        """The prompt as it is saved: with this model's own bias in the place of a calibration."""
+        return self.prompt.replace(bias=self.label_bias.tolist(), calibration=None, model=None)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights by this model's own names, or by those of the masked language model, as it is saved.

@@ -21,10 +21,11 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "tagging": {"layers"},
     "prompting": set(),  # models come in through the Auto classes
     "training": {"layers"},
+    "adapters": {"layers"},
     "pretraining": {"models"},
     "pipelines": {"prompting", "tagging", "question_answering"},
     "evaluate_modules": {"tagging", "question_answering"},
-    "_registration": {"models", "pipelines", "layers"},
+    "_registration": {"models", "pipelines", "layers", "adapters"},
     "__init__": ANYTHING,  # public names, loaded when they are asked for
     "cli": ANYTHING,
 }

@@ -37,9 +37,6 @@ _MODELS = {
 # Task -> pipeline and the class of its models. Each runs on the embedded model unless it is given another.
 _PIPELINES = {"zero-shot-prompt": (ZeroShotPromptPipeline, AutoModelForMaskedLM)}
 
-# The layers that LoRA adapts when its config names none, as for BERT.
-_LORA_TARGETS = ["query", "value"]
-
 
 def register() -> None:
     """Make transformers and PEFT know the models, tokenizer and pipelines of this package. Safe to call again."""
@@ -61,6 +58,7 @@ def register() -> None:
         if hasattr(pipeline_class, "_registered_impl"):
             del pipeline_class._registered_impl
     if find_spec("peft") is not None:
-        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+        from .adapters.registration import register_adapters, register_targets
 
-        TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.setdefault(_CONFIG.model_type, _LORA_TARGETS)
+        register_adapters()
+        register_targets(_CONFIG.model_type, like="bert")

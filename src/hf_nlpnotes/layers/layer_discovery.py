@@ -73,13 +73,10 @@ def layer_stacks(model: nn.Module) -> tuple[LayerStack, ...]:
     Raises:
         ValueError: The model has no stack of layers.
     """
-    found = list(_candidates(model, "", set()))
-    sizes = {name: _size(module) for name, module in found}
-    largest = max(sizes.values(), default=0)
     stacks: list[LayerStack] = []
     taken: set[str] = set()
-    for name, module in found:
-        if name in taken or sizes[name] < _SMALLEST_SHARE * largest:
+    for name, module in _large_or_whole(model, list(_candidates(model, "", set()))):
+        if name in taken:
             continue
         parallel = tuple(_parallel_lists(model, name, module))
         taken.update(parallel)
@@ -149,6 +146,19 @@ def _candidates(module: nn.Module, path: str, seen: set[int]) -> Iterator[tuple[
             yield child_path, child
         else:
             yield from _candidates(child, child_path, seen)
+
+
+def _large_or_whole(model: nn.Module, found: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
+    """Leave out lists that are small beside the largest, as heads are; a small tower, a whole model, stays."""
+    largest_name, largest = max(found, key=lambda item: _size(item[1]), default=("", model))
+    threshold = _SMALLEST_SHARE * _size(largest)
+    modules = dict(model.named_modules())
+    for name, module in found:
+        parts = name.split(".")
+        above = [".".join(parts[:end]) for end in range(1, len(parts))]
+        own = [path for path in above if not largest_name.startswith(f"{path}.") and _is_pretrained(modules[path])]
+        if own or _size(module) >= threshold:
+            yield name, module
 
 
 def _looks_like_a_stack(module: nn.Module) -> bool:

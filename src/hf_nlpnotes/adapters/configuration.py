@@ -83,12 +83,12 @@ class BottleneckAdapterConfig(PeftConfig):
 
 
 def activation(name: str) -> nn.Module:
-    """Return the activation that transformers knows by `name`; "identity" is none.
+    """Return the activation that transformers knows by `name`; "identity" and "linear" are none.
 
     Raises:
         ValueError: when it is unknown, or has parameters, which would not be saved.
     """
-    if name == "identity":
+    if name in {"identity", "linear"}:
         return nn.Identity()
     if name not in ACT2FN:
         raise ValueError(f"non_linearity must be 'identity' or one of {', '.join(sorted(ACT2FN))}; got {name!r}")

@@ -84,11 +84,41 @@ class BottleneckAdapterModel(BaseTuner):
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
-    def _check_merge_allowed(self) -> None:
-        super()._check_merge_allowed()
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter; if it was the active one, the first of those that remain becomes active."""
+        was_active = adapter_name in self.active_adapters
+        super().delete_adapter(adapter_name)
+        # PEFT asks the first layer what remains, where the others need not have adapters.
+        if was_active and not self.active_adapters and self.peft_config:
+            self.set_adapter(next(iter(self.peft_config)))
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Fold adapters without a non-linearity into the linear layers that they stand behind.
+
+        Arguments as of [`~peft.tuners.lora.LoraModel.merge_adapter`].
+
+        Raises:
+            ValueError: when an adapter cannot be merged; nothing has changed then.
+        """
+        self._check_merge(adapter_names)
+        super().merge_adapter(adapter_names, safe_merge)
+
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> Any:
+        if merge:
+            self._check_merge(adapter_names)
+        return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+
+    def _check_merge(self, adapter_names: list[str] | None) -> None:
+        # All layers before the first is changed.
         for module in self.model.modules():
             if isinstance(module, BottleneckAdapterLayer):
-                for name in self.active_adapters:
+                for name in adapter_names or self.active_adapters:
                     if name in module.configs:
                         module.check_merge(name)
 

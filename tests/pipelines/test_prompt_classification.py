@@ -820,6 +820,7 @@ def test_a_prompt_brings_its_model(opinionated_folder: Path, tmp_path: Path) -> 
         pipeline("zero-shot-prompt", model=str(tmp_path / "named"), device="cpu")
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's
 def test_a_trained_prompt_is_a_model(opinionated_folder: Path, tmp_path: Path) -> None:
     config = PromptConfig(template=TEMPLATE, verbalizer=WORDS)
     model = PromptForSequenceClassification.from_pretrained(opinionated_folder, config=config)

@@ -9,7 +9,7 @@ import torch
 
 from hf_nlpnotes.prompting.calibration import label_prior_tensor, mean_bias, prior_bias
 
-from ._prompt_plan import LabelSet, Sample
+from ._prompt_samples import LabelSet, Sample
 
 
 def has_contrast(options: Mapping[str, Any]) -> bool:

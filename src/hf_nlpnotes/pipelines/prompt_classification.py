@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers.pipelines.base import Pipeline
 
-from hf_nlpnotes.prompting import (
-    CONTENT_FREE_TEXTS,
-    PromptEncoder,
-    accepted_inputs,
-    longest_input,
-    mask_positions,
-    mean_bias,
-    ready_label_words,
-)
 from hf_nlpnotes.prompting.config import PromptConfig
-from hf_nlpnotes.prompting.reranking import best, rerank
-from hf_nlpnotes.prompting.static_prior import StaticVectors, combine, static_similarity
+from hf_nlpnotes.prompting.encoding import PromptEncoder
+from hf_nlpnotes.prompting.label_words import ready_label_words
+from hf_nlpnotes.prompting.scoring import longest_input
+from hf_nlpnotes.prompting.static_prior import StaticVectors
 from hf_nlpnotes.prompting.verbalizer import Verbalizer
-from hf_nlpnotes.prompting.word_scorer import PSEUDO_LOG_LIKELIHOOD, WordScorer
 
-from ._prompt_bias import check_comparable, check_rerank, given_bias, has_contrast, measured_bias, needs_the_texts
-from ._prompt_inputs import Kind, batches_by_length, chunks, column_values, items_of, padded
+from ._prompt_bias import has_contrast
+from ._prompt_inputs import Kind, column_values, items_of
 from ._prompt_options import are_per_text, checked, merged, options_of
-from ._prompt_plan import LabelSet, Plan, PromptReader, Sample, united
+from ._prompt_plan import Plan
+from ._prompt_readers import PromptReader
+from ._prompt_samples import Sample
+from ._prompt_scores import LabelScorer
 from ._prompt_sources import source_of
 
 DEFAULT_TEMPLATE = "{label}：{text}"
@@ -34,9 +29,6 @@ DEFAULT_TEMPLATE = "{label}：{text}"
 
 _KEPT_PLANS = 8
 """How many sets of options a pipeline remembers, so that calls in a loop do not tokenize the label words again."""
-
-_CHUNK = 32
-"""Batches that are read ahead and sorted by length."""
 
 
 class ZeroShotPromptPipeline(Pipeline):
@@ -240,7 +232,7 @@ class ZeroShotPromptPipeline(Pipeline):
     ) -> Iterator[Any]:
         zero_shot, top_k = _is_zero_shot(options), options.get("top_k")
         legacy = not zero_shot and "top_k" not in options
-        for sample, scores in self._reranked(samples, plan, options, batch_size):
+        for sample, scores in LabelScorer(self, plan, options, batch_size)(samples):
             paths = sample.labels.paths
             # As zero-shot-classification does: a single label is judged by itself.
             alone = options.get("multi_label", False) or (len(paths.labels) == 1 and has_contrast(options))
@@ -253,184 +245,14 @@ class ZeroShotPromptPipeline(Pipeline):
                 best = [{"label": label, "score": score} for label, score in zip(labels, shares.tolist(), strict=True)]
                 yield best[0] if legacy else best[:top_k]
 
-    def _reranked(
-        self, samples: Iterator[Sample], plan: Plan, options: Mapping[str, Any], batch_size: int
-    ) -> Iterator[tuple[Sample, torch.Tensor]]:
-        """`_calibrated`, and with `rerank` the best labels by the pseudo-log-likelihood of their words."""
-        first = self._calibrated(samples, plan, options, batch_size)
-        if "rerank" not in options:
-            yield from first
-            return
-        check_rerank(options)
-        # A given bias is that of the first look.
-        again = {name: value for name, value in options.items() if name != "bias"} | {"scoring": PSEUDO_LOG_LIKELIHOOD}
-        compares = needs_the_texts(again)
-        if compares:
-            everything = list(first)
-            check_comparable([sample for sample, _ in everything], again)
-            first = iter(everything)
-        biases: dict[LabelSet, torch.Tensor] = {}
-        size = len(everything) if compares else 1 if batch_size == 1 else batch_size * _CHUNK
-        for chunk in chunks(first, max(size, 1)):
-            texts = [sample for sample, _ in chunk]
-            chosen = [best(scores[None], options["rerank"])[0] for _, scores in chunk]
-            second = self._scores(texts, plan, again, batch_size, None if compares else chosen)
-            if compares:
-                biases = {texts[0].labels: measured_bias(torch.stack(second), texts[0].labels, again)}
-            elif new := [one for one in dict.fromkeys(sample.labels for sample in texts) if one not in biases]:
-                biases.update(self._biases(new, plan, again, batch_size))
-            for (sample, scores), own, mask in zip(chunk, second, chosen, strict=True):
-                yield sample, rerank(scores[None], (own - biases[sample.labels])[None], mask[None])[0]
-
-    def _calibrated(
-        self, samples: Iterator[Sample], plan: Plan, options: Mapping[str, Any], batch_size: int
-    ) -> Iterator[tuple[Sample, torch.Tensor]]:
-        """Each text with the scores of its label names, of shape (nodes,), without the model's preferences."""
-        weight = options.get("prior_weight", 0)
-        if options.get("multi_label", False) and not has_contrast(options):
-            raise ValueError(
-                "multi_label=True compares each label with texts that say nothing about it, and calibration='none' has"
-                " no such texts: choose calibration='contextual', or 'batch' with a list of texts."
-            )
-        if options.get("multi_label", False) and weight:
-            raise ValueError(
-                "multi_label=True judges each label by itself, and prior_weight weighs the labels of a text against"
-                f" each other: leave out prior_weight={weight}."
-            )
-        compares = needs_the_texts(options)
-        if compares or weight:
-            everything = list(samples)
-            check_comparable(everything, options)
-            samples = iter(everything)
-        biases: dict[LabelSet, torch.Tensor] = {}
-        collected: list[tuple[Sample, torch.Tensor]] = []
-        # One by one without batches: a text of a slow generator is answered before the next is there.
-        for chunk in chunks(samples, 1 if batch_size == 1 else batch_size * _CHUNK):
-            scores = self._scores(chunk, plan, options, batch_size)
-            if compares or weight:
-                collected += zip(chunk, scores, strict=True)
-                continue
-            new = [one for one in dict.fromkeys(sample.labels for sample in chunk) if one not in biases]
-            if new:
-                biases.update(self._biases(new, plan, options, batch_size))
-            yield from ((sample, own - biases[sample.labels]) for sample, own in zip(chunk, scores, strict=True))
-        if not collected:
-            return
-        labels = collected[0][0].labels
-        matrix = torch.stack([own for _, own in collected])  # (texts, nodes)
-        if compares:
-            matrix = matrix - measured_bias(matrix, labels, options)
-        else:
-            matrix = matrix - self._biases([labels], plan, options, batch_size)[labels]
-        if weight:
-            texts = ["\n".join(sample.values.values()) for sample, _ in collected]
-            matrix = combine(matrix, static_similarity(self.model, self.tokenizer, texts, labels.verbalizer), weight)
-        yield from zip((sample for sample, _ in collected), matrix, strict=True)
-
-    def _biases(
-        self, sets: Sequence[LabelSet], plan: Plan, options: Mapping[str, Any], batch_size: int
-    ) -> dict[LabelSet, torch.Tensor]:
-        """What the model prefers among the names of each label set, each of shape (nodes,)."""
-        if options.get("bias") is not None:
-            return {one: given_bias(options["bias"], one) for one in sets}
-        calibration, texts = options.get("calibration", "contextual"), options.get("calibration_texts")
-        if calibration == "none":
-            return {one: torch.zeros(len(one.paths.nodes), dtype=torch.float64) for one in sets}
-        if texts is None:
-            texts = CONTENT_FREE_TEXTS if calibration == "contextual" else ("",)
-        filled = [_filled(text, plan) for text in texts]
-
-        def scores(labels: LabelSet) -> torch.Tensor:
-            return torch.stack(self._scores([Sample("", v, labels) for v in filled], plan, options, batch_size))
-
-        if len(sets) == 1 or plan.depends_on_labels:
-            return {one: measured_bias(scores(one), one, options) for one in sets}
-        # The prompts are the same for all sets: they are read once for all words.
-        words = united(sets).all_words
-        place = {word: i for i, word in enumerate(words)}
-        mean = mean_bias(scores(plan.word_set(words)))
-        return {one: mean[[place[word] for word in one.verbalizer.all_words]] @ one.weights for one in sets}
-
-    def _scores(
-        self,
-        samples: Sequence[Sample],
-        plan: Plan,
-        options: Mapping[str, Any],
-        batch_size: int,
-        chosen: Sequence[torch.Tensor] | None = None,
-    ) -> list[torch.Tensor]:
-        """Scores of the names of each sample's labels, each float64 of shape (nodes,), not calibrated.
-
-        Of each sample, those that are not `chosen`, bool of shape (nodes,), may be anything.
-        """
-        sets = dict.fromkeys(sample.labels for sample in samples)
-        verbalizer = united(sets)
-        place = {word: i for i, word in enumerate(verbalizer.all_words)}
-        places = {one: [place[word] for word in one.verbalizer.all_words] for one in sets}
-        asked: list[set[int]] | None = None
-        if chosen is not None:
-            asked = [
-                {
-                    places[sample.labels][i]
-                    for i in sample.labels.weights[:, own].any(dim=1).nonzero().flatten().tolist()
-                }
-                for sample, own in zip(samples, chosen, strict=True)
-            ]
-        total: list[torch.Tensor] = [torch.zeros(())] * len(samples)
-        for reader in plan.readers:
-            words = self._word_scores(samples, reader, verbalizer, options, batch_size, asked)
-            for i, sample in enumerate(samples):
-                own = words[i, places[sample.labels]] @ sample.labels.weights
-                total[i] = total[i] + reader.weight * own
-        return total
-
-    def _word_scores(
-        self,
-        samples: Sequence[Sample],
-        reader: PromptReader,
-        verbalizer: Verbalizer,
-        options: Mapping[str, Any],
-        batch_size: int,
-        asked: Sequence[set[int]] | None,
-    ) -> torch.Tensor:
-        """Scores of all words, or those asked for, under one template, float64 of shape (samples, words)."""
-        rows: list[dict[str, list[int]]] = []
-        owners: list[int] = []
-        for i, sample in enumerate(samples):
-            encodings = self.preprocess(sample, reader=reader)
-            rows += encodings
-            owners += [i] * len(encodings)
-        num_words = len(verbalizer.all_words)
-        scorer = WordScorer(self.model, reader.groups(verbalizer), num_words, options.get("scoring", "parallel"))
-        padding = {
-            "input_ids": self.tokenizer.pad_token_id or 0,
-            "token_type_ids": self.tokenizer.pad_token_type_id,
-        }
-        scores = torch.zeros(len(samples), num_words, dtype=torch.float64)
-        for batch in batches_by_length([len(row["input_ids"]) for row in rows], batch_size):
-            inputs = padded([rows[i] for i in batch], padding)
-            words = None if asked is None else [asked[owners[i]] for i in batch]
-            found = self.forward(inputs, scorer=scorer, calibrated=has_contrast(options), words=words)
-            # The rows of one text are about words of different lengths: they add up.
-            scores.index_add_(0, torch.tensor([owners[i] for i in batch]), self.postprocess(found))
-        return scores
-
-    def preprocess(self, input_: Sample, reader: PromptReader) -> list[dict[str, list[int]]]:  # type: ignore[override]
+    def preprocess(self, input_: Sample, reader: PromptReader) -> list[Any]:  # type: ignore[override]
         """The inputs of a text, one for each length of label words."""
         return reader.encode(input_)
 
     def _forward(  # type: ignore[override]
-        self,
-        input_tensors: dict[str, torch.Tensor],
-        scorer: WordScorer,
-        calibrated: bool,
-        words: Sequence[set[int]] | None = None,
+        self, input_tensors: dict[str, Any], score: Callable[[dict[str, Any]], torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        positions, counts = mask_positions(input_tensors["label_mask"])
-        inputs = accepted_inputs(self.model, input_tensors)
-        # Without calibration only the order of a text's labels counts, and their distances.
-        score = scorer.centred if calibrated else scorer.ranking
-        return {"scores": score(inputs, positions, counts, words)}
+        return {"scores": score(input_tensors)}
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
         """Scores of the words, float64 of shape (rows, words)."""
@@ -463,11 +285,6 @@ def _labels_in(item: Any, column: str) -> list[str]:
         raise ValueError(f"labels_column={column!r}, and the input has no such column: {item!r}.")
     labels: list[str] = checked({"candidate_labels": item[column]}).get("candidate_labels", [])
     return labels
-
-
-def _filled(text: Any, plan: Plan) -> dict[str, str]:
-    """A text for calibration, in every column; it may be empty."""
-    return dict.fromkeys(plan.columns, text) if isinstance(text, str) else {c: text[c] for c in plan.columns}
 
 
 def _batch_size(value: Any) -> int:

@@ -30,6 +30,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .weight_state import sampled_values, tensor_state
+
 logger = logging.getLogger(__name__)
 
 Path: TypeAlias = Literal["rows", "masks", "full"]
@@ -152,10 +154,8 @@ class _OutputEmbedding:
         bias = sum((b.to(dtype).mean() for b in self.biases), torch.zeros((), dtype=dtype, device=weight.device))
         if torch.is_grad_enabled() and weight.requires_grad:
             return weight.mean(dim=0, dtype=dtype), bias
-        # A few values stand for writes that no version counts: through `.data`, or by fused optimizers.
-        values = weight.detach().flatten()[:: 1 + weight.numel() // 64]
-        sample = tuple(values.tolist()) if weight.device.type == "cpu" else ()
-        state = (weight.data_ptr(), weight._version, weight.dtype, sample)
+        sample = tuple(sampled_values(weight).tolist()) if weight.device.type == "cpu" else ()
+        state = (*tensor_state(weight), sample)
         kept = _means.get(self.linear)
         if kept is None or kept[0] != state:
             kept = (state, weight.detach().mean(dim=0, dtype=dtype))

@@ -1,0 +1,135 @@
+"""How the `zero-shot-prompt` pipeline reads texts under one template: by masks, or as a causal model does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from hf_nlpnotes.prompting.demonstrations import DemonstrationPool
+from hf_nlpnotes.prompting.encoding import PromptEncoder
+from hf_nlpnotes.prompting.scoring import accepted_inputs, mask_positions
+from hf_nlpnotes.prompting.static_prior import StaticVectors
+from hf_nlpnotes.prompting.template_parts import LABEL_SLOT
+from hf_nlpnotes.prompting.verbalizer import Verbalizer, WordGroup, group_words
+from hf_nlpnotes.prompting.word_scorer import WordScorer
+
+from ._prompt_bias import has_contrast
+from ._prompt_inputs import batches_by_length, padded
+from ._prompt_samples import Sample
+
+
+class PromptReader:
+    """One of the templates of a plan: encodes samples, and scores the words of labels in their place.
+
+    Args:
+        encoder (`PromptEncoder`):
+            Of the template.
+        weight (`float`):
+            Its share in the vote of all templates.
+        demonstrations (`Sequence`, *optional*):
+            Examples to choose from, for a template with `{demos:…}`.
+        vectors (`Callable`):
+            Makes the model's `StaticVectors`.
+
+    Raises:
+        `ValueError`: the template has soft tokens, or asks for demonstrations that are not given.
+    """
+
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        weight: float,
+        demonstrations: Sequence[Any] | None,
+        vectors: Callable[[], StaticVectors],
+    ) -> None:
+        template = encoder.template
+        if encoder.soft_tokens:
+            raise ValueError(
+                f"The template {template.source!r} has soft tokens, whose vectors are trained; a masked language model"
+                " by itself has none: train it with PromptForSequenceClassification, or write words instead."
+            )
+        self.encoder = encoder
+        self.template = template
+        self.weight = weight
+        self.pool = None
+        if template.demonstrations is not None:
+            if demonstrations is None:
+                example = {**dict.fromkeys(template.columns, "…"), LABEL_SLOT: "…"}
+                raise ValueError(
+                    f"The template {template.source!r} shows demonstrations: give demonstrations=[{example}, …]."
+                )
+            self.pool = DemonstrationPool(demonstrations, template, vectors)
+        # A word is looked up for every text where each text has its own labels.
+        self.word = lru_cache(maxsize=1 << 16)(encoder.word_features)
+        self.lengths = lru_cache(maxsize=1 << 10)(self._lengths)
+
+    @property
+    def depends_on_labels(self) -> bool:
+        """Whether the prompt of a text is another one with other labels."""
+        return self.pool is not None or self.template.has_options
+
+    def check(self, words: Verbalizer) -> None:
+        """Raise a `ValueError` for a word that cannot be spelled, and a template without room for its own masks."""
+        lengths = self.lengths(words)
+        if not self.depends_on_labels:
+            self.encoder.encode(dict.fromkeys(self.template.columns, ""), lengths)
+
+    def groups(self, verbalizer: Verbalizer) -> tuple[WordGroup, ...]:
+        """The words by length."""
+        return group_words(verbalizer, self.word)
+
+    def _lengths(self, verbalizer: Verbalizer) -> list[int]:
+        """How many tokens the words of a verbalizer have, each number once."""
+        return sorted({len(self.word(word)["input_ids"]) for word in verbalizer.all_words})
+
+    def encode(self, sample: Sample) -> list[dict[str, list[int]]]:
+        """The inputs of a sample, one for each length of its words."""
+        labels = sample.labels
+        return self.encoder.encode(
+            sample.values, self.lengths(labels.verbalizer), labels.labels, self._demonstrations(sample)
+        )
+
+    def _demonstrations(self, sample: Sample) -> list[tuple[Mapping[str, str], str]]:
+        """Examples for a text, each with the word of its label."""
+        if self.pool is None:
+            return []
+        chosen = self.pool.choose(sample.values, sample.labels.labels)
+        return [(row, sample.labels.word_of(row[LABEL_SLOT])) for row in chosen]
+
+    def word_scores(
+        self,
+        pipe: Any,
+        samples: Sequence[Sample],
+        verbalizer: Verbalizer,
+        options: Mapping[str, Any],
+        batch_size: int,
+        asked: Sequence[Collection[int]] | None,
+    ) -> torch.Tensor:
+        """Scores of all words, or those asked for, float64 of shape (samples, words)."""
+        model, tokenizer = pipe.model, pipe.tokenizer
+        rows: list[dict[str, list[int]]] = []
+        owners: list[int] = []
+        for i, sample in enumerate(samples):
+            encodings = pipe.preprocess(sample, reader=self)
+            rows += encodings
+            owners += [i] * len(encodings)
+        num_words = len(verbalizer.all_words)
+        scorer = WordScorer(model, self.groups(verbalizer), num_words, options.get("scoring", "parallel"))
+        # Without calibration only the order of a text's labels counts, and their distances.
+        of_words = scorer.centred if has_contrast(options) else scorer.ranking
+        padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+        scores = torch.zeros(len(samples), num_words, dtype=torch.float64)
+        for batch in batches_by_length([len(row["input_ids"]) for row in rows], batch_size):
+            words = None if asked is None else [asked[owners[i]] for i in batch]
+
+            def score(inputs: dict[str, torch.Tensor], words: Any = words) -> torch.Tensor:
+                positions, counts = mask_positions(inputs["label_mask"])
+                return of_words(accepted_inputs(model, inputs), positions, counts, words)
+
+            found = pipe.forward(padded([rows[i] for i in batch], padding), score=score)
+            # The rows of one text are about words of different lengths: they add up.
+            scores.index_add_(0, torch.tensor([owners[i] for i in batch]), pipe.postprocess(found))
+        return scores

@@ -5,10 +5,10 @@
 """
 
 from .configuration import BottleneckAdapterConfig
-from .fused_inputs import fuse_inputs
 from .layer import BottleneckAdapterLayer
 from .model import BottleneckAdapterModel
 from .placement import SubLayers, sub_layers
+from .prompt_learning import prepare_prompt_learning
 from .unfrozen import save_unfrozen_layers, unfrozen_parameters
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "BottleneckAdapterLayer",
     "BottleneckAdapterModel",
     "SubLayers",
-    "fuse_inputs",
+    "prepare_prompt_learning",
     "save_unfrozen_layers",
     "sub_layers",
     "unfrozen_parameters",

@@ -68,7 +68,7 @@ def opinionated_folder(tiny_chinesebert_folder: Path, tmp_path_factory: pytest.T
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3)
+            parameter.copy_(torch.randn_like(parameter))
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_chinesebert_folder).save_pretrained(folder)
     return folder
@@ -435,7 +435,7 @@ def test_ready_words_are_those_that_the_vocabulary_can_spell(
         ("国足", {"template": "下" * 64 + "{label}{text}"}, ValueError, "more than the .* that the model reads"),
         ("国足", {"max_length": 5}, ValueError, "more than the 5 that the model reads"),
         ("国足", {"max_length": 0}, ValueError, "max_length must be a positive whole number, got 0"),
-        ("国足", {"rerank": 0}, ValueError, "rerank must be a positive whole number, got 0"),
+        ("国足", {"rerank": -1}, ValueError, "rerank must be a positive whole number, or 0 for none, got -1"),
         ("国足", {"rerank": 2, "multi_label": True}, ValueError, "multi_label=True judges each label by itself"),
         ("国足", {"rerank": 2, "hierarchy": "/"}, ValueError, "hierarchy='/' decides level by level"),
         ("国足", {"rerank": 2, "prior_weight": 1}, ValueError, "prior_weight=1 weighs the scores of all labels"),
@@ -853,6 +853,60 @@ def test_a_trained_prompt_is_a_model(opinionated_folder: Path, tmp_path: Path) -
     tuned = PeftModelForPrompts(fresh, peft.PromptTuningConfig(num_virtual_tokens=3))
     with pytest.raises(ValueError, match=r"3 virtual tokens.*predict"):
         pipeline("zero-shot-prompt", model=tuned, device="cpu")
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, {"{text}，{label}": 2, "{label}：{text}": 1}])
+def test_a_stored_second_look_is_taken_everywhere(opinionated_folder: Path, tmp_path: Path, template: Any) -> None:
+    """The pipeline's own, given by hand, is the oracle; two labels of several words, of one and two tokens."""
+    words = {"体育": ["体育", "足球", "球"], "财经": {"财经": 3, "股票": 1}, "教育": "校", "房产": "房间"}
+    options: dict[str, Any] = {"template": template, "verbalizer": words}
+    config = PromptConfig(**options, rerank=2)
+    examples = [{"text": text} for text in TEXTS]
+
+    def answers(pipe: Any, **called: Any) -> torch.Tensor:
+        found = [{one["label"]: one["score"] for one in answer} for answer in pipe(TEXTS, top_k=None, **called)]
+        return torch.tensor([[answer[label] for label in words] for answer in found])
+
+    model = PromptForSequenceClassification.from_pretrained(opinionated_folder, config=config)
+    model.calibrate(examples)
+    assert model.prompt.bias == pytest.approx(  # of the first look
+        dict(zip(words, (model._predict(examples, 4, None).mean(dim=0) + model.label_bias).tolist(), strict=True))
+    )
+    plain = pipeline("zero-shot-prompt", model=str(opinionated_folder), device="cpu", batch_size=4)
+    expected = answers(plain, **options, bias=model.prompt.bias, rerank=2)
+    assert not torch.allclose(expected, answers(plain, **options, bias=model.prompt.bias), atol=1e-2)
+    torch.testing.assert_close(model.predict(examples, 2).softmax(dim=1), expected, atol=1e-5, rtol=0)
+    assert model.predict([]).shape == (0, 4)
+
+    model.save_pretrained(tmp_path)
+    assert PromptConfig.from_pretrained(tmp_path).rerank == 2
+    again = PromptForSequenceClassification.from_pretrained(tmp_path)
+    torch.testing.assert_close(again.predict(examples).softmax(dim=1), expected, atol=1e-5, rtol=0)
+    made = pipeline("zero-shot-prompt", model=str(tmp_path), device="cpu")
+    torch.testing.assert_close(answers(made), expected, atol=1e-5, rtol=0)
+    without = answers(plain, **options, bias=model.prompt.bias)
+    torch.testing.assert_close(answers(made, rerank=0), without, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match=r"rerank=0 turns off"):
+        made(TEXTS, multi_label=True)
+    # Training sees the first look: what Trainer evaluates is without.
+    batch = again.data_collator()(examples)
+    torch.testing.assert_close(again(**batch).logits.softmax(dim=1), without, atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's
+def test_a_second_look_reads_soft_tokens_and_no_virtual_ones(opinionated_folder: Path) -> None:
+    words = {"体育": "体育", "财经": "财经", "教育": "校"}
+    config = PromptConfig(template="{text}这是{label}。", verbalizer=words, rerank=2)
+    soft = config.replace(template="{text}{soft:这是}{label}。")  # begins as these words
+    examples = [{"text": text} for text in TEXTS]
+    model = PromptForSequenceClassification.from_pretrained(opinionated_folder, config=config)
+    other = PromptForSequenceClassification.from_pretrained(opinionated_folder, config=soft)
+    torch.testing.assert_close(other.predict(examples), model.predict(examples), atol=1e-4, rtol=0)
+    peft = pytest.importorskip("peft")
+    from hf_nlpnotes.prompting.adapters import PeftModelForPrompts
+
+    with pytest.raises(ValueError, match="take LoRA, or leave rerank=2"):
+        PeftModelForPrompts(model, peft.PrefixTuningConfig(num_virtual_tokens=2))
 
 
 def test_top_k_is_that_of_text_classification(parts: tuple[Any, Any]) -> None:

@@ -48,7 +48,8 @@ def check_rerank(options: Mapping[str, Any]) -> None:
     ):
         if options.get(name):
             raise ValueError(
-                f"rerank scores only the best labels anew, and {name}={options[name]!r} {what}: give one of the two."
+                f"rerank scores only the best labels anew, and {name}={options[name]!r} {what}: give one of the"
+                " two; rerank=0 turns off a stored one."
             )
 
 

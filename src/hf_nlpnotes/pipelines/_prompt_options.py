@@ -70,7 +70,7 @@ _EXPECTED: dict[str, _Check] = {
     "bias": (lambda value: isinstance(value, Mapping), "is a mapping from labels to numbers"),
     "prior_weight": (lambda value: _is_number(value) and value >= 0, "must be a number from 0 on"),
     "scoring": (lambda value: value in SCORINGS, f"must be one of {', '.join(SCORINGS)}"),
-    "rerank": _COUNT,
+    "rerank": (lambda value: type(value) is int and value >= 0, "must be a positive whole number, or 0 for none"),
     "max_length": _COUNT,
     "top_k": _COUNT,
 }

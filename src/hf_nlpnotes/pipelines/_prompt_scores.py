@@ -52,7 +52,7 @@ class LabelScorer:
 
     def __call__(self, samples: Iterator[Sample]) -> Iterator[tuple[Sample, torch.Tensor]]:
         """Each text with the scores of its label names, of shape (nodes,), one chunk of texts after another."""
-        return self._reranked(samples) if "rerank" in self.options else self._calibrated(samples)
+        return self._reranked(samples) if self.options.get("rerank") else self._calibrated(samples)
 
     def _reranked(self, samples: Iterator[Sample]) -> Iterator[tuple[Sample, torch.Tensor]]:
         """`_calibrated`, with the best labels by the pseudo-log-likelihood of their words."""

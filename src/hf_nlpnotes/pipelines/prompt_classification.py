@@ -81,7 +81,7 @@ class ZeroShotPromptPipeline(Pipeline):
             How words of several tokens are read: `"parallel"`, `"left-to-right"` or `"max-first"`.
         rerank (`int`, *optional*):
             How many of the best labels to look at again, with the pseudo-log-likelihood of their words; the others
-            stay below them. One row a token of their words in a forward pass.
+            stay below them. One row a token of their words in a forward pass. 0 turns off a stored one.
         max_length (`int`, *optional*):
             Most tokens of an input. Default: what the model takes. Texts are cut where their slot says, templates
             never.

@@ -259,6 +259,11 @@ def _check(model: PromptForSequenceClassification, config: Any) -> None:
             f"{config.peft_type.value} has not been made to work with prompts: take LoRA, PROMPT_TUNING, P_TUNING or"
             " PREFIX_TUNING."
         )
+    if config.is_prompt_learning and model.prompt.rerank is not None:
+        raise ValueError(
+            f"{config.peft_type.value} adds tokens that a second look at the best labels does not read: take LoRA, or"
+            f" leave rerank={model.prompt.rerank} out of the prompt."
+        )
     if config.peft_type in VIRTUAL_TOKENS and config.token_dim is None:
         # Some models embed in fewer dimensions than they think in (ALBERT, ELECTRA).
         table: Any = model.get_input_embeddings()

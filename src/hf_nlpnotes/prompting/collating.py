@@ -16,14 +16,12 @@ import torch
 
 from .config import PromptConfig
 from .encoding import PromptEncoder
+from .soft_prompts import SOFT_INDEX
 from .template import Template
 from .verbalizer import WordGroup, group_words
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
 """Columns that may hold the label, the first that is there."""
-
-SOFT_INDEX = "soft_index"
-"""Name of the input that numbers the soft tokens: -1 elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def bind_templates(config: PromptConfig, tokenizer: Any, max_length: int | None 
                 " would show it, it learns. Leave '{demos:…}' out, or use the zero-shot-prompt pipeline."
             )
         encoder = PromptEncoder(template, tokenizer, limit)
-        groups = group_words(config.words, encoder.word_ids)
+        groups = group_words(config.words, encoder.word_features)
         one = BoundTemplate(template, weight, encoder, groups, config.labels)
         one.encode(dict.fromkeys(template.columns, ""))  # too long by itself: told before any text
         bound.append(one)

@@ -54,6 +54,9 @@ class PromptConfig(PushToHubMixin):
             Weight of the static similarity of text and label words beside the network's scores; 0 is without.
         scoring (`str`, *optional*):
             How words of several tokens are scored.
+        rerank (`int`, *optional*):
+            How many of the best labels to look at again, see `hf_nlpnotes.prompting.reranking`. Training and its
+            evaluation do not; the pipeline and `PromptForSequenceClassification.predict` do.
         max_length (`int`, *optional*):
             Most tokens of an input.
         bias (`Mapping[str, float]` or `Sequence[float]`, *optional*):
@@ -80,6 +83,7 @@ class PromptConfig(PushToHubMixin):
     label_prior: Any = None
     prior_weight: float | None = None
     scoring: str | None = None
+    rerank: int | None = None
     max_length: int | None = None
     bias: Any = None
     model: str | None = None
@@ -103,8 +107,8 @@ class PromptConfig(PushToHubMixin):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value.strip()):
                 raise ValueError(f"{name} must be a name, got {value!r}: leave it out where there is none.")
-        if self.max_length is not None:
-            _check_length(self.max_length)
+        for name in ("rerank", "max_length"):
+            _check_count(name, getattr(self, name))
 
     @property
     def templates(self) -> tuple[tuple[Template, float], ...]:
@@ -315,9 +319,9 @@ def _calibration_texts(texts: Any) -> list[Any]:
     return [dict(text) if isinstance(text, Mapping) else text for text in texts]
 
 
-def _check_length(value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"max_length must be a positive whole number, got {value!r}.")
+def _check_count(name: str, value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
 
 
 def _check_number(name: str, value: Any, negative: bool = False) -> None:

@@ -32,12 +32,14 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from .collating import SOFT_INDEX, DataCollatorForPrompts, bind_templates
+from .collating import DataCollatorForPrompts, bind_templates
 from .config import PROMPT_FILE, PromptConfig
 from .predictions import predict_masks
 from .scoring import accepted_inputs, centred_scores, longest_input
+from .second_look import second_look
 from .soft_prompts import (
     SOFT_FILE,
+    SOFT_INDEX,
     SoftPrompt,
     input_embeddings,
     load_tensors,
@@ -116,11 +118,11 @@ class PromptForSequenceClassification(PreTrainedModel):
         self.tokenizer = tokenizer
         self.num_labels = len(prompt.words.labels)
         self.longest_input = longest_input(masked_lm, tokenizer)
-        self._templates = bind_templates(prompt, tokenizer, self.longest_input)
+        self.templates = bind_templates(prompt, tokenizer, self.longest_input)
         weights = prompt.words.weight_matrix()
         self.register_buffer("word_weights", weights.float().to(masked_lm.device), persistent=False)
         self.register_buffer("label_bias", prompt.bias_tensor().float().to(masked_lm.device), persistent=False)
-        self.soft_prompt = SoftPrompt.for_templates([one.template for one in self._templates], masked_lm, tokenizer)
+        self.soft_prompt = SoftPrompt.for_templates([one.template for one in self.templates], masked_lm, tokenizer)
         self._soft_tokens_are_loaded = False
         self._virtual_tokens: Callable[[int], Any] | None = None  # an adapter's, while it runs
         self.num_virtual_tokens = 0
@@ -184,7 +186,7 @@ class PromptForSequenceClassification(PreTrainedModel):
 
     def _label_scores(self, tensors: Mapping[str, torch.Tensor], mask_positions: torch.Tensor) -> torch.Tensor:
         batch, rows = mask_positions.shape[:2]
-        expected = sum(len(one.groups) for one in self._templates)
+        expected = sum(len(one.groups) for one in self.templates)
         if rows != expected:
             raise ValueError(
                 f"The batch has {rows} rows an example, and the prompt {expected}: make batches with the prompt of"
@@ -196,7 +198,7 @@ class PromptForSequenceClassification(PreTrainedModel):
             predictions = predict_masks(self.masked_lm, inputs, positions.clamp(min=0) + shift)
         order = torch.arange(batch * rows, device=positions.device).view(batch, rows)
         scores, first = torch.zeros_like(self.label_bias), 0
-        for one in self._templates:
+        for one in self.templates:
             own = order[:, first : first + len(one.groups)].flatten()  # rows of this template
             chosen = predictions.select(own, positions.shape[1])
             words = centred_scores(chosen, counts[own], one.groups, len(self.word_weights))
@@ -264,7 +266,7 @@ class PromptForSequenceClassification(PreTrainedModel):
 
     @torch.no_grad()
     def predict(self, examples: Sequence[Mapping[str, Any]], batch_size: int = 32) -> torch.Tensor:
-        """Scores of the labels for examples, with dropout off.
+        """Scores of the labels for examples, with dropout off, and with the prompt's `rerank`.
 
         Args:
             examples (`Sequence[Mapping[str, Any]]`):
@@ -275,22 +277,33 @@ class PromptForSequenceClassification(PreTrainedModel):
         Returns:
             `torch.Tensor` of shape `(examples, labels)`, float32 on the CPU; a softmax gives probabilities.
         """
+        return self._predict(examples, batch_size, self.prompt.rerank)
+
+    def _predict(self, examples: Sequence[Mapping[str, Any]], batch_size: int, rerank: int | None) -> torch.Tensor:
         collator = self.data_collator()
         encoded = [collator.encode(example) for example in examples]
-        order = sorted(range(len(encoded)), key=lambda place: len(encoded[place]["input_ids"][0]))
-        scores = torch.zeros(len(encoded), self.num_labels)
         training = self.training
         self.eval()
         try:
-            for start in range(0, len(order), batch_size):
-                places = order[start : start + batch_size]
-                batch = collator([encoded[place] for place in places])
-                output = self(**{name: value.to(self.device) for name, value in batch.items()})
-                scores[places] = output.logits.cpu()
+            scores = self._first_look(collator, encoded, batch_size)
+            if rerank is None or not encoded:
+                return scores
+            return second_look(self, collator, encoded, scores, rerank, batch_size)
         finally:
             self.train(training)
+
+    def _first_look(self, collator: DataCollatorForPrompts, encoded: Sequence[Any], batch_size: int) -> torch.Tensor:
+        """Scores as in training, of shape (examples, labels)."""
+        order = sorted(range(len(encoded)), key=lambda place: len(encoded[place]["input_ids"][0]))
+        scores = torch.zeros(len(encoded), self.num_labels)
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            batch = collator([encoded[place] for place in places])
+            output = self(**{name: value.to(self.device) for name, value in batch.items()})
+            scores[places] = output.logits.cpu()
         return scores
 
+    @torch.no_grad()
     def calibrate(self, examples: Sequence[Mapping[str, Any]], batch_size: int = 32) -> torch.Tensor:
         """Set the label bias to the labels' mean score on examples, whose labels are not looked at.
 
@@ -311,7 +324,8 @@ class PromptForSequenceClassification(PreTrainedModel):
         """
         if not examples:
             raise ValueError("There is no example to calibrate on: give some texts, about as many of each label.")
-        bias = self.label_bias + self.predict(examples, batch_size).mean(dim=0).to(self.label_bias)
+        scores = self._predict(examples, batch_size, rerank=None)
+        bias = self.label_bias + scores.mean(dim=0).to(self.label_bias)
         self.set_bias(self.prompt.replace(bias=bias.tolist()))
         return self.label_bias.clone()
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ from .template_parts import Soft
 
 SOFT_FILE = "soft_prompt.safetensors"
 """Name of the file of the soft tokens, beside `prompt.json`."""
+
+SOFT_INDEX = "soft_index"
+"""Name of the input that numbers the soft tokens: -1 elsewhere."""
 
 
 def input_embeddings(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -140,6 +145,23 @@ class SoftPrompt(nn.Module):
         """
         soft = self.soft_tokens.to(embeddings.dtype)[soft_index.clamp(min=0)]
         return torch.where(soft_index[:, :, None] >= 0, soft, embeddings)
+
+    @contextmanager
+    def in_place(self, model: Any) -> Iterator[None]:
+        """Inside the `with` block the model, called by this thread, reads `soft_index` beside its inputs."""
+        owner = threading.get_ident()
+
+        def embed(_module: nn.Module, args: Any, inputs: dict[str, Any]) -> Any:
+            if SOFT_INDEX not in inputs or threading.get_ident() != owner:
+                return None
+            tokens = {name: value for name, value in inputs.items() if name != SOFT_INDEX}
+            return args, with_embeddings(model, tokens, self(input_embeddings(model, tokens), inputs[SOFT_INDEX]))
+
+        handle = model.register_forward_pre_hook(embed, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], folder: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""The probe against the Trainer: the norm of the gradients at accumulation 4 over that of the same examples at once."""
+"""The probe against the Trainer: the norm of the gradients at accumulation 4 over that of the same batch at once."""
 
 import json
 import logging

@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "layers": set(),
     "question_answering": set(),
     "attention": set(),
-    "models": set(),
+    "models": {"layers"},
     "tagging": {"layers"},
     "prompting": set(),  # models come in through the Auto classes
     "training": {"layers"},
@@ -78,8 +78,12 @@ def test_a_room_imports_only_the_rooms_below_it(path: Path) -> None:
         assert rooms_imported(path) - {here} <= allowed
 
 
+# Model folders that can be exported as remote code. A selection of layers stands on `layers` and needs the package.
+EXPORTABLE = {"chinesebert"}
+
+
 @pytest.mark.parametrize(
-    "path", [path for path in MODULES if room(path) == "models" and path.parent.parent.name == "models"], ids=name_of
+    "path", [path for path in MODULES if room(path) == "models" and path.parent.name in EXPORTABLE], ids=name_of
 )
 def test_a_model_folder_is_flat(path: Path) -> None:
     """Remote code is one folder: `from .x import y` is the only way to a neighbour."""
@@ -96,7 +100,8 @@ def test_layers_need_torch_alone() -> None:
     for path in MODULES:
         if room(path) == "layers":
             roots = {name.split(".")[0] for name in imports_of(path)}
-            assert roots - sys.stdlib_module_names <= {"torch", "hf_nlpnotes"}, path
+            # matplotlib is imported where a picture is drawn, and may be absent
+            assert roots - sys.stdlib_module_names <= {"torch", "hf_nlpnotes", "matplotlib"}, path
 
 
 @pytest.mark.parametrize(

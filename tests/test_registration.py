@@ -60,9 +60,10 @@ def test_import_has_no_other_effect(probe):
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"auto", "tasks", "lora"}
     assert set(after["tasks"]) - set(before["tasks"]) == {"zero-shot-prompt"}
-    assert set(after["lora"]) - set(before["lora"]) == {"chinesebert"}
+    assert set(after["lora"]) - set(before["lora"]) == {"chinesebert", "layer_selection"}
     added = [new - old for old, new in zip(before["auto"], after["auto"], strict=True)]
-    assert sum(added) == 2 + 6  # configuration, tokenizer, and six classes of models
+    # ChineseBERT: configuration, tokenizer, six classes of models; layer selection: configuration, four classes.
+    assert sum(added) == 2 + 6 + 1 + 4
 
 
 def test_register_is_idempotent(probe):

@@ -5,14 +5,15 @@ with its reason; a new architecture must find its place here.
 """
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from hf_nlpnotes.prompting import WordGroup, accepted_inputs, mask_positions
+from hf_nlpnotes.prompting import WordGroup, accepted_inputs, longest_input, mask_positions
 from hf_nlpnotes.prompting.predictions import Path, predict_masks, scoring_path
 from hf_nlpnotes.prompting.word_scorer import WordScorer
 
@@ -65,17 +66,21 @@ SLOWER: dict[str, tuple[Path, str]] = {
     "mobilebert": ("masks", "multiplies with two matrices put together, its output embedding is one of them"),
     "perceiver": ("full", "decodes queries of all positions, with no hidden states of the positions"),
 }
+# Positions are relative or computed, so that more can be read than the model was trained for.
+BEYOND = {"esmc", "eurobert", "gte", "jina_embeddings_v3", "modernbert", "neomme", "nomic_bert", "tapas", "ultrabert"}
+# No limit in their configuration.
+UNLIMITED = {"funnel", "modernvbert", "ultravbert"}
 # Architecture -> why it cannot be built small.
 NOT_BUILT: dict[str, str] = {}
 
 
-def tiny_model(name: str) -> Any:
+def tiny_model(name: str, **changes: Any) -> Any:
     config_class = type(AutoConfig.for_model(name))
     known = set(config_class().to_dict()) | set(config_class.attribute_map)
     sizes = {key: value for key, value in SIZES.items() if key in known}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of padding to the attention window, and the like
-        config = config_class(**{**sizes, **EXTRA.get(name, {})})
+        config = config_class(**{**sizes, **EXTRA.get(name, {}), **{k: v for k, v in changes.items() if k in known}})
         torch.manual_seed(0)
         model = MODEL_FOR_MASKED_LM_MAPPING[config_class](config).eval()
     generator = torch.Generator().manual_seed(1)
@@ -141,3 +146,53 @@ def test_how_many_are_on_the_fast_path() -> None:
     fast = names - SLOWER.keys() - NOT_BUILT.keys()
     print(f"{len(names)} architectures, {len(names) - len(NOT_BUILT)} built, {len(fast)} on the fast path")
     assert len(fast) >= 39
+
+
+CAUSAL: dict[str, dict[str, Any]] = {
+    "gpt_neo": {"attention_types": [[["global"], 2]]},
+    "opt": {"word_embed_proj_dim": 16, "ffn_dim": 16},
+    "roberta": {"is_decoder": True},
+    "xlm-roberta": {"is_decoder": True},
+}
+NO_LIMIT = SimpleNamespace(model_max_length=10**30)  # a tokenizer's
+
+
+@torch.no_grad()
+def can_read(model: Any, length: int, unused: str = "") -> bool:
+    """Whether a prompt of so many tokens, none of them padding, gets its logits."""
+    ids = torch.randint(5, VOCABULARY - 1, (1, length), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    inputs.pop(unused, None)
+    try:
+        return bool(model(**accepted_inputs(model, inputs)).logits.shape[1] == length)
+    except (IndexError, RuntimeError, ValueError):
+        return False
+
+
+@pytest.mark.parametrize("pad", [0, 3])
+@pytest.mark.parametrize("name", sorted(MODEL_FOR_MASKED_LM_MAPPING_NAMES))
+def test_the_longest_input_is_what_the_model_reads(name: str, pad: int) -> None:
+    if name in NOT_BUILT:
+        pytest.skip(f"{name} cannot be built small: {NOT_BUILT[name]}")
+    model = tiny_model(name, pad_token_id=pad)
+    limit, unused = longest_input(model, NO_LIMIT), UNUSED_INPUTS.get(name, "")
+    if name in UNLIMITED:
+        assert limit is None
+        return
+    assert limit is not None
+    assert can_read(model, limit, unused)
+    assert can_read(model, limit + 1, unused) == (name in BEYOND)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "opt", "ctrl", "biogpt", "roberta", "xlm-roberta", "openai-gpt"])
+def test_the_longest_input_of_causal_models(name: str) -> None:
+    sizes = {**SIZES, "n_positions": 24, "max_position_embeddings": 24, "n_embd": 16, "n_layer": 1, "dff": 16}
+    known = type(AutoConfig.for_model(name))().to_dict()
+    config = AutoConfig.for_model(
+        name, **{key: value for key, value in sizes.items() if key in known}, **CAUSAL.get(name, {})
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    limit = longest_input(model, NO_LIMIT)
+    assert limit is not None
+    assert can_read(model, limit)
+    assert not can_read(model, limit + 1)

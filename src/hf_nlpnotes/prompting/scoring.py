@@ -144,7 +144,8 @@ def mask_positions(label_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 def longest_input(model: Any, tokenizer: Any) -> int | None:
     """Most tokens that model and tokenizer take, or `None` where neither sets a limit.
 
-    RoBERTa's kin count positions from `padding_idx + 1`, so that a table of 514 rows serves 512 tokens.
+    RoBERTa's kin count positions from `padding_idx + 1`, so that a table of 514 rows serves 512 tokens; of all models
+    they alone give a padding index to their table of positions.
     """
     limits = []
     if tokenizer.model_max_length < 1_000_000:  # the stock "no limit" is 1e30
@@ -152,8 +153,9 @@ def longest_input(model: Any, tokenizer: Any) -> int | None:
     rows = getattr(model.config, "max_position_embeddings", None)
     if isinstance(rows, int) and rows > 0:
         for name, module in model.named_modules():
-            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx:
-                rows -= module.padding_idx + 1
+            offset = getattr(module, "padding_idx", None) if name.endswith("position_embeddings") else None
+            if offset is not None:
+                rows -= offset + 1
                 break
         limits.append(rows)
     return min(limits, default=None)

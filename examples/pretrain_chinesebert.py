@@ -65,7 +65,7 @@ from hf_nlpnotes.pretraining.model_card import write_card
 from hf_nlpnotes.pretraining.offset_heads import DEFAULT_OFFSETS
 from hf_nlpnotes.pretraining.overlap import EvaluationText, OverlapReport, drop_overlap
 from hf_nlpnotes.pretraining.packing import encode_lines
-from hf_nlpnotes.pretraining.rows import cached_rows, training_rows
+from hf_nlpnotes.pretraining.rows import cached_rows, endless, training_rows
 from hf_nlpnotes.pretraining.sampled_masked_lm import SampledBertForMaskedLM, SampledChineseBertForMaskedLM
 from hf_nlpnotes.pretraining.texts import han_share, read_texts, split_held_out, thin
 from hf_nlpnotes.pretraining.token_vectors import unigram_log_probabilities
@@ -311,7 +311,7 @@ class Training:
                 num_proc=self.text.processes,
             )  # fmt: skip
             if self.text.streaming:
-                self.rows: Any = pack().shuffle(seed=0, buffer_size=1000)
+                self.rows: Any = endless(pack().shuffle(seed=0, buffer_size=1000))
             else:
                 options = (self.text.length, self.text.single_share, self.text.segmenter)
                 self.rows = cached_rows(

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections import Counter
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +215,20 @@ def test_a_stream_goes_on_where_it_was(tokenizer, monkeypatch):
     again = make(lines.to_iterable_dataset(num_shards=2), tokenizer)
     again.load_state_dict(state)
     assert list(again) == everything[60:]
+
+
+def test_an_endless_stream_begins_anew_with_other_masks(tokenizer, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 50)
+    lines, _ = distinct_lines()
+    once = make(lines.to_iterable_dataset(), tokenizer).shuffle(seed=3, buffer_size=20)
+    rows = list(once)
+    stream = module.endless(once)
+    first, second = (list(islice(stream, start, start + len(rows))) for start in (0, len(rows)))
+    for again in (first, second):
+        assert [row["input_ids"] for row in again] == [row["input_ids"] for row in rows]
+        assert [row["word_ids"] for row in again] == [row["word_ids"] for row in rows]
+    assert not {row["mask_seed"] for row in first} & {row["mask_seed"] for row in second}
+    assert second == list(islice(module.endless(once), len(rows), 2 * len(rows)))
 
 
 def test_choose_single_by_enumeration():

@@ -352,6 +352,26 @@ def _stream_rows(chunk: dict[str, list[list[str]]], **options: Any) -> dict[str,
     }
 
 
+def endless(rows: IterableDataset) -> IterableDataset:
+    """A stream of rows that begins anew whenever it ends, with other masks each time.
+
+    The stock `Trainer` does not know how long a stream is: it counts `max_steps` as one epoch, and a run that is
+    resumed after the text's end would begin with its first rows and the first epoch's masks. In an endless stream the
+    place of a row says all.
+
+    Args:
+        rows: as `training_rows` makes them of a stream; shuffle before.
+
+    Returns:
+        The same columns; `mask_seed` is a checksum of the row's own and of its place in the stream.
+    """
+    return rows.repeat(None).map(_reseed, with_indices=True, features=rows.features)
+
+
+def _reseed(row: dict[str, Any], place: int) -> dict[str, Any]:
+    return {"mask_seed": zlib.crc32(place.to_bytes(8, "little"), row["mask_seed"]) & 0x7FFFFFFF}
+
+
 # --------------------------------------------------------------------------------------------------------------- cache
 
 

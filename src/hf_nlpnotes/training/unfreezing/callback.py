@@ -23,6 +23,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_nlpnotes.layers.layer_discovery import LayerGroup, layer_groups
+from hf_nlpnotes.training.loss_scaling import warn_of_wrong_loss_scaling
 
 from .best_weights import BestWeights
 from .checks import check_arguments, check_optimizer, check_whole, process_count, steps_per_epoch
@@ -149,13 +150,14 @@ class Unfreezing(TrainerCallback):
         ever = schedule.parameters_ever(self._groups)
         check_whole(model, ever)
         check_optimizer(model, ever, optimizer)
+        warn_of_wrong_loss_scaling(model, args)
         self._steps_per_epoch = steps_per_epoch(train_dataloader, args.gradient_accumulation_steps)
         self._metric = self._best_metric(args)
         self._history, self._seen, self._kept_step = [], -1, None
         self._before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         self._keeper = ReducerKeeper(model, rebuild=self._rebuild_reducer)
         progress = self._measure(state)
-        self._check_run(schedule, progress, args)
+        self._check_run(schedule, progress, args, speaks=state.is_world_process_zero)
         if self._metric:
             self._best = BestWeights(_folder(args), writes=state.is_world_process_zero)
             self._resume_best(progress, _folder(args) / f"checkpoint-{state.global_step}")
@@ -322,14 +324,16 @@ class Unfreezing(TrainerCallback):
                 *(f"{trains:,}", f"{total:,}", 100 * trains / total),
             )
 
-    def _check_run(self, schedule: UnfreezingSchedule, progress: Progress, args: TrainingArguments) -> None:
+    def _check_run(
+        self, schedule: UnfreezingSchedule, progress: Progress, args: TrainingArguments, *, speaks: bool
+    ) -> None:
         """Complain now about what would be found out hours later."""
         starts = schedule.starts(progress)
         evaluated = {metric for metric in schedule.metrics | {self._metric} if metric.startswith("eval_")}
         if evaluated and args.eval_strategy == "no":
             raise ValueError(f"the schedule needs {sorted(evaluated)}, but nothing is evaluated: set eval_strategy")
         late = [i for i, start in enumerate(starts) if start >= progress.max_steps]
-        if late:
+        if late and speaks:
             names = ", ".join(repr(phase.name) for phase in schedule.phases[late[0] :])
             logger.warning(
                 "the training ends after %d steps, before these phases begin: %s. What trains only there stays as it "
@@ -384,7 +388,8 @@ class Unfreezing(TrainerCallback):
         ended = max((i for i in range(index) if i + 1 >= len(starts) or starts[i] < starts[i + 1]), default=0)
         best = self._best_step(progress, ended)
         if best is None:
-            logger.warning("phase %r was not evaluated: its last weights stay", self._schedule.phases[ended].name)
+            name = self._schedule.phases[ended].name
+            logger.warning("phase %r ended without an evaluation: its last weights stay", name)
         else:
             self._best.restore(model, self._schedule.parameters_ever(self._groups, ended), best)
         self._kept_step = None

@@ -326,6 +326,7 @@ class UnfreezingSchedule:
         Raises:
             ValueError: a name or pattern matches nothing, or a phase trains nothing; the message names the phase.
         """
+        named_parameters(self.keep_frozen, groups, "keep_frozen: ")
         for i, phase in enumerate(self.phases):
             named_parameters(phase.train, groups, f"phases[{i}] ({phase.name!r}), train: ")
             if phase.sample is not None:
@@ -336,7 +337,6 @@ class UnfreezingSchedule:
                     )
             if not self.parameters_ever(groups, i):
                 raise ValueError(f"phases[{i}] ({phase.name!r}): no parameters train")
-        named_parameters(self.keep_frozen, groups, "keep_frozen: ")
 
 
 def better_is(metric: str) -> Mode:

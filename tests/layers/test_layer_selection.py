@@ -62,7 +62,7 @@ def test_what_cannot_be_read(written: str, message: str) -> None:
 def test_bad_selections() -> None:
     with pytest.raises(TypeError, match="string or a LayerSelection, got 3"):
         LayerSelection.parse(3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="whole numbers, got 1.5"):
+    with pytest.raises(TypeError, match=r"whole numbers, got 1\.5"):
         LayerSelection((1.5,))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="No layer"):
         LayerSelection(())

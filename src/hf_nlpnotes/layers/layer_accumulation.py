@@ -340,7 +340,8 @@ def run_selected(
             raise RuntimeError(
                 f"{run.layers_entered} layers of {type(encoder).__name__} were called, expected {num_layers}. If "
                 "layers were replaced, call watch_layers() again. Layers cannot be selected where some are skipped at "
-                "random (layerdrop: set it to 0) or where the model calls their `forward` past their hooks (SqueezeBERT)"
+                "random (layerdrop: set it to 0) or where the model calls their `forward` itself, past their hooks "
+                "(SqueezeBERT)"
             )
         if indices[-1] == num_layers:
             accumulation.add(shape.arrange(outputs[0], num_layers, inside=False))

@@ -72,9 +72,8 @@ class LayerSelectionPreTrainedModel(PreTrainedModel):
         """Load a checkpoint of one of the classes here; arguments and errors as in every model of transformers."""
         model = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         loaded = model[0] if isinstance(model, tuple) else model
-        cast(
-            "LayerSelectionModel", loaded.base_model
-        ).freeze_unused_layers()  # loading puts new parameters in the place of frozen ones
+        # Loading puts new parameters in the place of frozen ones.
+        cast("LayerSelectionModel", loaded.base_model).freeze_unused_layers()
         return model
 
     @property

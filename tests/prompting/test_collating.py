@@ -97,5 +97,29 @@ def test_bad_prompts(tokenizer: Any) -> None:
         DataCollatorForPrompts("{label}：{text}", tokenizer)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="some have none"):
         DataCollatorForPrompts(PROMPT, tokenizer)([{"text": "好", "label": 0}, {"text": "好"}])
-    with pytest.raises(ValueError, match="takes none of"):
+    with pytest.raises(ValueError, match="shows demonstrations: give the prompt some"):
         DataCollatorForPrompts(PROMPT.replace(template="{demos:2}{label}：{text}"), tokenizer)
+    nearest = PROMPT.replace(template="{demos:1,nearest}{label}：{text}", demonstrations=[{"text": "好", "label": 1}])
+    with pytest.raises(ValueError, match="nearest demonstrations, by vectors that training changes"):
+        DataCollatorForPrompts(nearest, tokenizer)
+
+
+def test_demonstrations_of_the_training_texts(tokenizer: Any) -> None:
+    """Each text sees others, one of each label with its main word, and never itself."""
+    texts = ["酒店很好", "喜欢", "开心", "难过", "不干净", "不满意"]
+    rows = [{"text": text, "label": int(i < 3)} for i, text in enumerate(texts)]
+    config = PROMPT.replace(template="{demos:2}{text}这是{label}评。", demonstrations=rows)
+    collator = DataCollatorForPrompts(config, tokenizer)
+    shown = {}
+    for row in rows:
+        encoded = collator.encode(row)
+        prompt = tokenizer.decode(encoded["input_ids"][0]).replace(" ", "")
+        *examples, last = prompt.removeprefix("[CLS]").removesuffix("[SEP]").split("[SEP]")
+        assert last == f"{row['text']}这是[MASK]评。"
+        words = {1: "好", 0: "差"}
+        written = {f"{other['text']}这是{words[other['label']]}评。": other for other in rows}
+        shown[row["text"]] = [written[example]["text"] for example in examples]
+        assert sorted(written[example]["label"] for example in examples) == [0, 1]
+        assert row["text"] not in shown[row["text"]]
+        assert collator.encode(row) == encoded  # whenever it is asked
+    assert len({tuple(some) for some in shown.values()}) > 3

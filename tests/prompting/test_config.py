@@ -20,6 +20,7 @@ WORDS: dict[str, Any] = {"好评": ["好", "不错"], "差评": "差"}
 FULL: dict[str, Any] = {
     "template": {TEMPLATE: 2.0, "{label}评：{text}": 1.0},
     "verbalizer": {"好评": {"好": 2, "不错": 1}, "差评": "差"},
+    "demonstrations": [{"text": "很好", "label": "好评"}],
     "calibration": "prior",
     "calibration_texts": ["N/A", {"text": "。"}],
     "label_prior": {"好评": 0.3, "差评": 0.7},
@@ -73,6 +74,12 @@ def test_parts_of_a_prompt() -> None:
     assert config.bias_tensor().tolist() == [0.1, -0.1]
     assert config.replace(bias=None).bias_tensor().tolist() == [0, 0]
     assert PromptConfig(template=["{b}{label}{a}", "{label}{c}"]).columns == ("b", "a", "c")
+
+
+def test_demonstrations_are_kept_with_the_names_of_their_labels() -> None:
+    rows = [{"text": "很好", "label": 0, "id": 7}, {"text": "不好", "label": "差评"}]
+    config = PromptConfig(template=TEMPLATE, verbalizer=WORDS, demonstrations=iter(rows))
+    assert config.demonstrations == [{"text": "很好", "label": "好评"}, {"text": "不好", "label": "差评"}]
 
 
 def test_a_label_list_verbalizes_itself() -> None:
@@ -159,6 +166,17 @@ class Card:
         ({"prior_weight": True}, TypeError, "must be a number"),
         ({"max_length": 0}, ValueError, "positive whole number, got 0"),
         ({"max_length": 12.0}, ValueError, "positive whole number"),
+        ({"demonstrations": []}, ValueError, "at least one, got none"),
+        ({"demonstrations": "a"}, TypeError, "a list of examples, got 'a'"),
+        ({"demonstrations": ["a"]}, TypeError, "number 0 is a mapping"),
+        ({"demonstrations": [{"text": "a"}]}, ValueError, "number 0 has no 'label', only the columns"),
+        ({"demonstrations": [{"text": 3, "label": "a"}]}, TypeError, "number 0 has 3 as its 'text'"),
+        ({"demonstrations": [{"text": "a", "label": 0}]}, TypeError, "number 0 has 0 as its 'label'"),
+        (
+            {"verbalizer": WORDS, "demonstrations": [{"text": "a", "label": 2}]},
+            ValueError,
+            "label 2, which is none of .*nor the number",
+        ),
         ({"rerank": 0}, ValueError, "rerank must be a positive whole number, got 0"),
         ({"rerank": True}, ValueError, "positive whole number"),
         ({"scoring": ""}, ValueError, "scoring must be a name"),

@@ -44,6 +44,19 @@ def test_only_these_labels_and_not_the_text_itself() -> None:
         chosen("{demos:13}{text}{label}", text="c0")
 
 
+def test_an_example_has_a_sample_of_its_own() -> None:
+    """Other texts all have the same one."""
+    source = "{demos:3}{text}{label}"
+    samples = {row["text"]: chosen(source, row["text"]) for row in ROWS}
+    assert all(text not in sample for text, sample in samples.items())
+    assert len({tuple(sample) for sample in samples.values()}) > 10
+    assert samples == {row["text"]: chosen(source, row["text"]) for row in ROWS}
+    assert samples != {row["text"]: chosen("{demos:3,seed=1}{text}{label}", row["text"]) for row in ROWS}
+    assert {text: Counter(one[0] for one in sample) for text, sample in samples.items() if text != "c0"} == {
+        row["text"]: Counter("abc") for row in ROWS if row["text"] != "c0"
+    }
+
+
 def vectors() -> Any:
     """Texts are points on a circle: `"30"` is at 30 degrees."""
 

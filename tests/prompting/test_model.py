@@ -326,3 +326,26 @@ def test_what_is_trained_is_what_the_pipeline_answers(folder: Path, tmp_path: Pa
     for example, scores in zip(DATA, expected, strict=True):
         answer = {one["label"]: one["score"] for one in classify(example["text"], top_k=2)}
         assert [answer[label] for label in PROMPT.labels] == pytest.approx(scores.tolist(), abs=1e-5)
+
+
+def test_a_prompt_with_demonstrations_is_trained_and_comes_back(folder: Path, tmp_path: Path) -> None:
+    prompt = SIMPLE.replace(template="{demos:2}{text}这是{label}评。", demonstrations=DATA)
+    model = load(folder, prompt)
+    model.calibrate(DATA)
+    labels = torch.tensor([example["label"] for example in DATA])
+    before = nn.functional.cross_entropy(model.predict(DATA), labels)
+    Trainer(model, arguments(tmp_path, num_train_epochs=40, learning_rate=2e-3), model.data_collator(), DATA).train()
+    expected = model.predict(DATA)
+    assert nn.functional.cross_entropy(expected, labels) < before * 0.8
+    model.save_pretrained(tmp_path / "saved")
+    assert len(json.loads((tmp_path / "saved" / PROMPT_FILE).read_text(encoding="utf-8"))["demonstrations"]) == 8
+    again = PromptForSequenceClassification.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(again.predict(DATA), expected, atol=1e-5, rtol=0)
+    unseen = [{"text": "服务也很好"}, {"text": "真差"}]
+    expected = torch.cat([expected, model.predict(unseen)]).softmax(dim=1)
+    answers = pipeline("zero-shot-prompt", model=str(tmp_path / "saved"), device="cpu")(  # type: ignore[call-overload]
+        DATA + unseen, top_k=None
+    )
+    for row, answer in zip(expected.tolist(), answers, strict=True):
+        found = {one["label"]: one["score"] for one in answer}
+        assert found == pytest.approx(dict(zip(prompt.labels, row, strict=True)), abs=1e-5)

@@ -27,9 +27,7 @@ class LabelSet:
 
     def word_of(self, label: str) -> str:
         """The word that a demonstration of this label shows: the one with the greatest weight."""
-        node = self.paths.paths[self.labels.index(label)][-1]
-        words, weights = self.verbalizer.words[node], self.verbalizer.weights[node]
-        return words[weights.index(max(weights))]
+        return self.verbalizer.main_word(self.paths.paths[self.labels.index(label)][-1])
 
 
 @dataclass(frozen=True)

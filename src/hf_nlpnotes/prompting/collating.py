@@ -15,10 +15,12 @@ from typing import Any
 import torch
 
 from .config import PromptConfig
+from .demonstrations import DemonstrationPool
 from .encoding import PromptEncoder
 from .soft_prompts import SOFT_INDEX
 from .template import Template
-from .verbalizer import WordGroup, group_words
+from .template_parts import LABEL_SLOT
+from .verbalizer import Verbalizer, WordGroup, group_words
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
 """Columns that may hold the label, the first that is there."""
@@ -33,18 +35,23 @@ class BoundTemplate:
         weight: its share of the label scores.
         encoder: encodes texts.
         groups: the label words, one group a row.
-        labels: what `{options}` lists.
+        words: the label words; `{options}` lists the labels, and a demonstration shows its label's main word.
+        pool: examples to choose demonstrations from, for a template that has some.
     """
 
     template: Template
     weight: float
     encoder: PromptEncoder
     groups: tuple[WordGroup, ...]
-    labels: tuple[str, ...]
+    words: Verbalizer
+    pool: DemonstrationPool | None = None
 
     def encode(self, values: Mapping[str, str]) -> list[dict[str, list[int]]]:
         """The rows of one example, one a group."""
-        return self.encoder.encode(values, [group.num_masks for group in self.groups], labels=self.labels)
+        labels = self.words.labels
+        chosen = [] if self.pool is None else self.pool.choose(values, labels)
+        shown = [(row, self.words.main_word(labels.index(row[LABEL_SLOT]))) for row in chosen]
+        return self.encoder.encode(values, [group.num_masks for group in self.groups], labels, shown)
 
 
 def bind_templates(config: PromptConfig, tokenizer: Any, max_length: int | None = None) -> tuple[BoundTemplate, ...]:
@@ -60,23 +67,35 @@ def bind_templates(config: PromptConfig, tokenizer: Any, max_length: int | None 
 
     Raises:
         `ValueError`: no verbalizer, a word that the vocabulary cannot spell, a template that leaves no room for its
-            masks, or one with demonstrations.
+            masks, or one with demonstrations of which there are none, or that are chosen by the model's vectors.
     """
     known = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None  # "no limit" is 1e30
     limit = min((length for length in (max_length, config.max_length, known) if length is not None), default=None)
     bound = []
     for template, weight in config.templates:
-        if template.demonstrations is not None:
-            raise ValueError(
-                f"The template {template.source!r} has demonstrations, which a trained prompt takes none of: what they"
-                " would show it, it learns. Leave '{demos:…}' out, or use the zero-shot-prompt pipeline."
-            )
+        pool = None if template.demonstrations is None else _pool(config, template)
         encoder = PromptEncoder(template, tokenizer, limit)
         groups = group_words(config.words, encoder.word_features)
-        one = BoundTemplate(template, weight, encoder, groups, config.labels)
+        one = BoundTemplate(template, weight, encoder, groups, config.words, pool)
         one.encode(dict.fromkeys(template.columns, ""))  # too long by itself: told before any text
         bound.append(one)
     return tuple(bound)
+
+
+def _pool(config: PromptConfig, template: Template) -> DemonstrationPool:
+    """The examples that a template shows."""
+    slot = template.demonstrations
+    if slot is not None and slot.nearest:
+        raise ValueError(
+            f"The template {template.source!r} asks for the nearest demonstrations, by vectors that training changes:"
+            " leave 'nearest' out, or use the zero-shot-prompt pipeline."
+        )
+    if config.demonstrations is None:
+        raise ValueError(
+            f"The template {template.source!r} shows demonstrations: give the prompt some, such as the training"
+            " examples, PromptConfig(…, demonstrations=[{'text': …, 'label': …}, …])."
+        )
+    return DemonstrationPool(config.demonstrations, template)
 
 
 @dataclass

@@ -17,7 +17,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from transformers.utils.hub import cached_file
 
 from .calibration import CALIBRATIONS, label_prior_tensor
 from .template import Template
+from .template_parts import LABEL_SLOT
 from .verbalizer import Verbalizer
 
 PROMPT_FILE = "prompt.json"
@@ -44,6 +45,9 @@ class PromptConfig(PushToHubMixin):
         verbalizer (`Mapping`, `Sequence[str]` or `Verbalizer`, *optional*):
             The words of each label: a word, a list, or words with weights. The order of the labels is that of the
             numbers in a data set's label column. `None`: the labels come with each call of the pipeline.
+        demonstrations (`Sequence[Mapping[str, Any]]`, *optional*):
+            Labelled examples for `{demos:…}` in a template, such as the training examples: the columns, and `"label"`
+            with a label's name or number. Other columns are not kept.
         calibration (`str`, *optional*):
             One of `hf_nlpnotes.prompting.CALIBRATIONS`.
         calibration_texts (`Sequence`, *optional*):
@@ -78,6 +82,7 @@ class PromptConfig(PushToHubMixin):
 
     template: Any
     verbalizer: Any = None
+    demonstrations: Any = None
     calibration: str | None = None
     calibration_texts: Any = None
     label_prior: Any = None
@@ -92,6 +97,8 @@ class PromptConfig(PushToHubMixin):
         self._set("template", _templates(self.template))
         if self.verbalizer is not None:
             self._set("verbalizer", _words(self.verbalizer))
+        if self.demonstrations is not None:
+            self._set("demonstrations", _demonstrations(self.demonstrations, self.columns, self.labels))
         if self.calibration is not None and self.calibration not in CALIBRATIONS:
             raise ValueError(f"calibration must be one of {', '.join(CALIBRATIONS)}, got {self.calibration!r}.")
         if self.calibration_texts is not None:
@@ -307,6 +314,35 @@ def _words(given: Any) -> dict[str, Any]:
         else words[0]
         for label, words, weights in table
     }
+
+
+def _demonstrations(rows: Any, columns: Sequence[str], labels: Sequence[str]) -> list[dict[str, str]]:
+    """Examples with the templates' columns and the name of their label."""
+    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+        raise TypeError(f"demonstrations is a list of examples, got {rows!r}.")
+    kept = []
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise TypeError(f"Demonstration number {number} is a mapping from columns to texts, got {row!r}.")
+        missing = [name for name in (*columns, LABEL_SLOT) if name not in row]
+        if missing:
+            raise ValueError(f"Demonstration number {number} has no {missing[0]!r}, only the columns {list(row)}.")
+        values = {name: row[name] for name in (*columns, LABEL_SLOT)}
+        label = values[LABEL_SLOT]
+        if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(labels):
+            values[LABEL_SLOT] = label = labels[label]
+        if labels and label not in labels:
+            raise ValueError(
+                f"Demonstration number {number} has the label {label!r}, which is none of {list(labels)}, nor the"
+                " number of one."
+            )
+        for name, value in values.items():
+            if not isinstance(value, str):
+                raise TypeError(f"Demonstration number {number} has {value!r} as its {name!r}, expected a string.")
+        kept.append(values)
+    if not kept:
+        raise ValueError("demonstrations is a list of examples, at least one, got none.")
+    return kept
 
 
 def _calibration_texts(texts: Any) -> list[Any]:

@@ -5,7 +5,9 @@ section 6). Nearest examples have the highest cosine with the text, by mean toke
 al. 2022, https://arxiv.org/abs/2101.06804, who use sentence encoders); the nearest one stands beside the text.
 
 Masked language models gain less from demonstrations than large causal ones, and every example takes room from the
-text. An example that is the text itself is left out.
+text. An example that is the text itself is left out. A text that is one of the examples gets a sample of its own,
+drawn by the seed and its words, so that a model in training does not see the same ones in every prompt; all other
+texts get the same.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class DemonstrationPool:
         self.template = template
         self.slot = slot
         self.rows = [_checked_row(number, row, template) for number, row in enumerate(rows)]
-        self._order = _taking_turns([row[LABEL_SLOT] for row in self.rows], slot.seed)
+        self._labels = [row[LABEL_SLOT] for row in self.rows]
+        self._texts = {self._key(row) for row in self.rows}
+        self._order = _taking_turns(self._labels, slot.seed)
         self._vectors: StaticVectors | None = None
         if slot.nearest:
             if vectors is None:
@@ -70,12 +74,10 @@ class DemonstrationPool:
         Raises:
             `ValueError`: there are too few examples with these labels.
         """
-        columns = self.template.columns
-        own = [values[column] for column in columns]
-        known = [
-            i for i in self._order
-            if self.rows[i][LABEL_SLOT] in labels and [self.rows[i][column] for column in columns] != own
-        ]  # fmt: skip
+        own = self._key(values)
+        known = [i for i in self._order if self._labels[i] in labels and self._key(self.rows[i]) != own]
+        if own in self._texts:
+            known = [known[i] for i in _taking_turns([self._labels[i] for i in known], f"{self.slot.seed} {own}")]
         count = self.slot.count
         if len(known) < count:
             raise ValueError(
@@ -92,9 +94,12 @@ class DemonstrationPool:
             nearest = nearest[::-1]  # the nearest one last, where the text follows
         return [self.rows[known[i]] for i in nearest]
 
+    def _key(self, values: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(values[column] for column in self.template.columns)
+
     def _vector(self, values: Mapping[str, str]) -> torch.Tensor:
         assert self._vectors is not None
-        text = "\n".join(values[column] for column in self.template.columns)
+        text = "\n".join(self._key(values))
         return self._vectors.words([self._vectors.token_ids(text[:_READ])])[0]
 
 
@@ -115,7 +120,7 @@ def _checked_row(number: int, row: Any, template: Template) -> dict[str, str]:
     return {name: row[name] for name in needed}
 
 
-def _taking_turns(labels: Sequence[str], seed: int) -> list[int]:
+def _taking_turns(labels: Sequence[str], seed: int | str) -> list[int]:
     """A random order in which the labels take turns.
 
     >>> sorted(["b", "a", "a", "a"][i] for i in _taking_turns(["b", "a", "a", "a"], seed=1)[:2])

@@ -78,6 +78,11 @@ class Verbalizer:
         """Every word once, in order of appearance: the order of `word_scores`."""
         return tuple(dict.fromkeys(word for own in self.words for word in own))
 
+    def main_word(self, number: int) -> str:
+        """Of the label with this number, the word with the greatest weight; the first of several."""
+        words, weights = self.words[number], self.weights[number]
+        return words[weights.index(max(weights))]
+
     def weight_matrix(self) -> torch.Tensor:
         """Weights of all words (rows) for all labels (columns), float64 of shape (words, labels)."""
         index = {word: i for i, word in enumerate(self.all_words)}

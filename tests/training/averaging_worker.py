@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -128,6 +129,14 @@ def trainer(output, model, rows, callbacks=(), eval_rows=None, **options):
     }
     arguments = TrainingArguments(output_dir=str(output), **options)
     return Trainer(model, arguments, train_dataset=rows, eval_dataset=eval_rows, callbacks=list(callbacks))
+
+
+def arguments():
+    """What a callback reads of the Trainer's arguments, open to change."""
+    return SimpleNamespace(
+        deepspeed=None, fsdp=None, n_gpu=1, world_size=1, process_index=0, gradient_accumulation_steps=1,
+        average_tokens_across_devices=True, label_smoothing_factor=0.0,
+    )  # fmt: skip
 
 
 # Name -> task, dtype, options of the teacher.

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
+from hf_nlpnotes.training import loss_scaling
 from hf_nlpnotes.training.self_distillation import (
     SelfDistillation,
     as_at_inference,
@@ -248,7 +249,7 @@ def test_a_step_that_was_skipped_is_no_past():
     optimizer = SimpleNamespace(
         param_groups=[{"params": list(model.parameters())}], scaler=object(), step_was_skipped=False
     )
-    arguments = SimpleNamespace(deepspeed=None, fsdp=None, n_gpu=1, label_smoothing_factor=0.0)
+    arguments = worker.arguments()
     callback, given = SelfDistillation(window=2, average="logits"), {"model": model, "optimizer": optimizer}
     callback.on_train_begin(arguments, SimpleNamespace(global_step=0), None, **given)
     taken = []
@@ -271,6 +272,21 @@ def test_frozen_weights_are_not_copied(tmp_path):
     callback = SelfDistillation()
     trainer(tmp_path, model, data(), [callback]).train()
     assert list(callback._parameters) == ["classifier.weight", "classifier.bias"]
+
+
+@pytest.mark.parametrize("callback", [SelfDistillation, SelfEnsemble])
+def test_a_loss_that_is_scaled_wrongly_is_named(tmp_path, monkeypatch, callback):
+    """Stock heads ignore `num_items_in_batch`; the cure is set by `build`."""
+    said = []
+    monkeypatch.setattr(loss_scaling.logger, "warning", lambda text, *values: said.append(text % values))
+    model = build()
+    trainer(tmp_path, model, data(), [callback], gradient_accumulation_steps=2, max_steps=1).train()
+    assert said == []
+    del model.accepts_loss_kwargs
+    trainer(tmp_path, model, data(), [callback], gradient_accumulation_steps=2, max_steps=1).train()
+    assert len(said) == 1
+    assert "BertForSequenceClassification" in said[0]
+    assert "correct_loss_scaling(model)" in said[0]
 
 
 # ------------------------------------------------------------------------------------------------------------ errors

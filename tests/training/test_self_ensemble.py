@@ -183,7 +183,7 @@ def test_a_failing_pass_leaves_the_model_its_own_weights(tmp_path):
         def on_step_end(self, args, state, control, model=None, **kwargs):
             if state.global_step == 4:
                 model.eval()
-                for grad in (torch.no_grad, torch.inference_mode):
+                for grad in (torch.inference_mode, torch.no_grad):
                     with grad():
                         seen.append(model(input_ids=EVAL_ROWS[0]["input_ids"][None]).logits.clone())
                         with pytest.raises(IndexError):
@@ -334,7 +334,7 @@ def test_options_by_name_or_as_one():
 def test_weights_in_parts_are_refused(tmp_path):
     ensemble, model = SelfEnsemble(), build()
     optimizer = SimpleNamespace(param_groups=[{"params": list(model.parameters())}])
-    arguments = SimpleNamespace(deepspeed=None, fsdp=None, n_gpu=1)
+    arguments = worker.arguments()
     state = SimpleNamespace(global_step=0)
     for wrong, message in (({"n_gpu": 2}, "torchrun"), ({"fsdp": "full_shard"}, "FSDP"), ({"deepspeed": "x"}, "Deep")):
         with pytest.raises(ValueError, match=message):

@@ -18,6 +18,7 @@ from .checkpoint_tensors import (
     read_tensors,
     write_tensors,
 )
+from .loss_scaling import warn_of_wrong_loss_scaling
 from .parameter_averages import RunningAverage, WindowAverage
 
 
@@ -90,6 +91,7 @@ class AveragingCallback(TrainerCallback, ABC):
         ]:
             if wrong:
                 raise ValueError(f"{name} works in one process and with DDP, not with {what}")
+        warn_of_wrong_loss_scaling(model, args)
         self._parameters = trained_parameters(model, kwargs["optimizer"])
         self._average, self._steps = self._new_average(), 0
         if state.global_step:

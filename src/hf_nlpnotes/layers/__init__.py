@@ -1,5 +1,15 @@
-"""The layers of an encoder: which there are, and what is made of their hidden states. Needs torch alone."""
+"""Layers of encoders: where they are, which of them a task uses, and how they are mixed. torch only."""
 
 from .layer_discovery import LayerGroup, LayerStack, layer_groups, layer_stacks
+from .layer_selection import LayerSelection
+from .scalar_mix import ScalarMix, plot_weights
 
-__all__ = ["LayerGroup", "LayerStack", "layer_groups", "layer_stacks"]
+__all__ = [
+    "LayerGroup",
+    "LayerSelection",
+    "LayerStack",
+    "ScalarMix",
+    "layer_groups",
+    "layer_stacks",
+    "plot_weights",
+]

@@ -1,5 +1,66 @@
-"""Training: parts that plug into the stock Trainer."""
+"""Training: parts that plug into the stock Trainer.
+
+| what | names |
+|---|---|
+| what trains when | `Unfreezing` and its presets, `UnfreezingSchedule` (`training.unfreezing`) |
+| learning rates | `layer_wise_optimizer`, `SlantedTriangular` |
+| frozen encoders | `FeatureExtraction` |
+| averages of weights | `SelfEnsemble`, `SelfDistillation` |
+| several tasks | `carry_encoder`, `MultiTaskModel`, `MultiTaskDataset`, `TaskSampling` |
+| gradients under accumulation | `correct_loss_scaling` |
+| folders that are whole or not there | `whole_folder`, `last_whole_checkpoint`, … |
+"""
 
 from .checkpoints import claim_folder, is_whole, last_whole_checkpoint, whole_folder
+from .frozen_trunk import FeatureExtraction
+from .loss_scaling import correct_loss_scaling
+from .multi_task import MultiTaskModel
+from .multi_task_collator import MultiTaskCollator
+from .multi_task_data import MultiTaskDataset, TaskDataset, task_datasets
+from .multi_task_sampling import TaskSampling
+from .parameter_groups import layer_learning_rates, layer_wise_optimizer, parameter_groups
+from .self_distillation import SelfDistillation
+from .self_ensemble import SelfEnsemble
+from .slanted_triangular import SlantedTriangular, slanted_triangular_schedule
+from .two_stage import carry_encoder, encoder_of, record_lineage
+from .unfreezing import (
+    LISA,
+    ChainThaw,
+    GradualUnfreeze,
+    LinearProbeThenFineTune,
+    SequentialUnfreeze,
+    Unfreezing,
+    UnfreezingSchedule,
+)
 
-__all__ = ["claim_folder", "is_whole", "last_whole_checkpoint", "whole_folder"]
+__all__ = [
+    "LISA",
+    "ChainThaw",
+    "FeatureExtraction",
+    "GradualUnfreeze",
+    "LinearProbeThenFineTune",
+    "MultiTaskCollator",
+    "MultiTaskDataset",
+    "MultiTaskModel",
+    "SelfDistillation",
+    "SelfEnsemble",
+    "SequentialUnfreeze",
+    "SlantedTriangular",
+    "TaskDataset",
+    "TaskSampling",
+    "Unfreezing",
+    "UnfreezingSchedule",
+    "carry_encoder",
+    "claim_folder",
+    "correct_loss_scaling",
+    "encoder_of",
+    "is_whole",
+    "last_whole_checkpoint",
+    "layer_learning_rates",
+    "layer_wise_optimizer",
+    "parameter_groups",
+    "record_lineage",
+    "slanted_triangular_schedule",
+    "task_datasets",
+    "whole_folder",
+]

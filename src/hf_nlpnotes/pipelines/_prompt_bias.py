@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from hf_nlpnotes.prompting.calibration import label_prior_tensor, mean_bias, prior_bias
+from hf_nlpnotes.prompting.template import Template
+from hf_nlpnotes.prompting.template_parts import Slot
 
 from ._prompt_samples import LabelSet, Sample
 
@@ -50,6 +52,32 @@ def check_rerank(options: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"rerank scores only the best labels anew, and {name}={options[name]!r} {what}: give one of the"
                 " two; rerank=0 turns off a stored one."
+            )
+
+
+def check_causal(options: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` for an option that needs masks, where the model is causal."""
+    if options.get("scoring", "parallel") != "parallel":
+        raise ValueError(
+            f"scoring={options['scoring']!r} is about several masks, and a causal model has none: it reads every word"
+            " from left to right. Leave scoring out."
+        )
+    if options.get("rerank"):
+        raise ValueError(
+            f"rerank={options['rerank']!r} masks one token of a word at a time, and a causal model has no masks: leave"
+            " it out."
+        )
+
+
+def check_label_is_last(templates: Sequence[Template]) -> None:
+    """Raise a `ValueError` where a label is to be judged by itself, and its score is that of the text after it."""
+    for template in templates:
+        parts = template.parts[template.label_position + 1 :]
+        if any(isinstance(part, Slot) for part in parts):
+            raise ValueError(
+                f"Under a causal model the template {template.source!r} scores the text that follows the label, which"
+                " says how labels compare, and not whether one is right: put {label} last for multi_label=True or a"
+                " single label, or give several labels."
             )
 
 

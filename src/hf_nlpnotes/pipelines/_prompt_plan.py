@@ -11,7 +11,7 @@ import torch
 from hf_nlpnotes.prompting.label_paths import LabelPaths
 from hf_nlpnotes.prompting.verbalizer import Verbalizer
 
-from ._prompt_readers import PromptReader
+from ._prompt_readers import Reader
 from ._prompt_samples import LabelSet
 
 
@@ -20,7 +20,7 @@ class Plan:
     """Templates and labels of a call.
 
     Args:
-        readers (`tuple[PromptReader, ...]`):
+        readers (`tuple[Reader, ...]`):
             The templates.
         verbalizer (`Verbalizer`, *optional*):
             The words of labels; others are their own words.
@@ -32,7 +32,7 @@ class Plan:
             Measured biases, by labels and options, each with the state of the weights that it was measured with.
     """
 
-    readers: tuple[PromptReader, ...]
+    readers: tuple[Reader, ...]
     verbalizer: Verbalizer | None
     ready: Callable[[Sequence[str]], Mapping[str, Any]] | None
     hierarchy: str | None

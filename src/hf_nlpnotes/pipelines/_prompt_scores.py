@@ -139,7 +139,8 @@ class LabelScorer:
         if options.get("calibration") == "none":
             return {one: torch.zeros(len(one.paths.nodes), dtype=torch.float64) for one in sets}
         kept, depends_on = self.plan.biases, repr([options.get(name) for name in BIAS_OPTIONS])
-        state = None if self.pipe.model.training else weight_state(self.pipe.model)  # with dropout no two are equal
+        modules = [one for one in (self.pipe.model, self.pipe.soft_prompt) if one is not None]
+        state = None if self.pipe.model.training else weight_state(*modules)  # with dropout no two are equal
         biases = {}
         for one in sets:
             known = kept.get((one, depends_on))

@@ -7,25 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import CONFIG_NAME
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_nlpnotes.prompting.config import PROMPT_FILE, PromptConfig
+from hf_nlpnotes.prompting.encoding import PromptEncoder
 from hf_nlpnotes.prompting.model import PromptForSequenceClassification
+from hf_nlpnotes.prompting.soft_prompts import SOFT_FILE, SoftPrompt, load_tensors
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model with its tokenizer, and the prompt that belongs to it, if there is one."""
+    """A model with its tokenizer, and the prompt that belongs to it, if there is one, with its soft tokens."""
 
     model: Any
     tokenizer: Any
     prompt: PromptConfig | None
+    soft_prompt: SoftPrompt | None
 
 
 def source_of(model: Any, tokenizer: Any, prompt: str | PromptConfig | None, task: str, dtype: Any = None) -> Source:
@@ -33,7 +36,8 @@ def source_of(model: Any, tokenizer: Any, prompt: str | PromptConfig | None, tas
 
     Args:
         model:
-            A masked language model; or a `PromptForSequenceClassification`, which brings its tokenizer and prompt.
+            A masked or causal language model; or a `PromptForSequenceClassification`, which brings its tokenizer and
+            prompt.
         tokenizer (*optional*):
             Default: that of the model's folder.
         prompt (`str` or `PromptConfig`, *optional*):
@@ -55,7 +59,8 @@ def source_of(model: Any, tokenizer: Any, prompt: str | PromptConfig | None, tas
                 " read: call its predict(examples), or train LoRA instead."
             )
         model, tokenizer = trained.masked_lm, trained.tokenizer if tokenizer is None else tokenizer
-        prompt = trained.stored_prompt() if prompt is None else prompt
+        if prompt is None:
+            return Source(model, tokenizer, trained.stored_prompt(), trained.soft_prompt)
     folder = prompt if isinstance(prompt, str) else None
     found = PromptConfig.from_pretrained(prompt) if isinstance(prompt, str) else prompt
     if found is None:
@@ -65,14 +70,16 @@ def source_of(model: Any, tokenizer: Any, prompt: str | PromptConfig | None, tas
         if own is not None and not _is_same(own, model.name_or_path):
             logger.warning("The prompt is for the model %s, which is loaded in place of the default.", own)
             options = {} if dtype is None else {"dtype": dtype}
-            model = AutoModelForMaskedLM.from_pretrained(own, **options)
-            tokenizer = AutoTokenizer.from_pretrained(own)
+            model, tokenizer = _language_model(own, **options), AutoTokenizer.from_pretrained(own)
         _check_model(found, model)
     if tokenizer is None:
         if not getattr(model, "name_or_path", ""):
             raise ValueError("zero-shot-prompt needs a tokenizer: pass tokenizer=…, or the model as a name or folder.")
         tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
-    return Source(model, tokenizer, found)
+    revision = getattr(model.config, "_commit_hash", None) if prompt is None else None
+    origin = getattr(model, "name_or_path", "") if prompt is None else folder
+    soft = None if found is None or not origin else _soft_prompt(found, origin, revision, model, tokenizer)
+    return Source(model, tokenizer, found, soft)
 
 
 def stored_prompt(name: str, revision: str | None = None) -> PromptConfig | None:
@@ -96,6 +103,30 @@ def _found(name: str, file: str, revision: str | None = None) -> str | None:
         _raise_exceptions_for_connection_errors=False,
     )
     return path
+
+
+def _soft_prompt(prompt: PromptConfig, folder: str, revision: str | None, model: Any, tokenizer: Any) -> Any:
+    """The trained soft tokens beside a prompt; `None` where it has none, or none are there."""
+    if not any(template.has_soft_tokens for template, _ in prompt.templates):
+        return None
+    path = _found(folder, SOFT_FILE, revision)
+    if path is None:
+        return None
+    count = sum(len(PromptEncoder(template, tokenizer).soft_tokens) for template, _ in prompt.templates)
+    table = model.get_input_embeddings().weight
+    soft = SoftPrompt(table.new_zeros(count, table.shape[1]))
+    load_tensors(path, soft.state_dict(keep_vars=True))
+    return soft
+
+
+def _language_model(name: str, **options: Any) -> Any:
+    """A masked language model, or a causal one where there is no masked one of its kind."""
+    try:
+        return AutoModelForMaskedLM.from_pretrained(name, **options)
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        return AutoModelForCausalLM.from_pretrained(name, **options)
 
 
 def _is_default(model: Any, task: str) -> bool:

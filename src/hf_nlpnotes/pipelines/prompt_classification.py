@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from transformers.pipelines.base import Pipeline
 
+from hf_nlpnotes.prompting.causal_scoring import CausalPromptEncoder, is_causal
 from hf_nlpnotes.prompting.config import PromptConfig
 from hf_nlpnotes.prompting.encoding import PromptEncoder
 from hf_nlpnotes.prompting.label_words import ready_label_words
 from hf_nlpnotes.prompting.scoring import longest_input
 from hf_nlpnotes.prompting.static_prior import StaticVectors
+from hf_nlpnotes.prompting.template import Template
 from hf_nlpnotes.prompting.verbalizer import Verbalizer
 
-from ._prompt_bias import has_contrast
+from ._prompt_bias import check_causal, check_label_is_last, has_contrast
 from ._prompt_inputs import Kind, column_values, items_of
 from ._prompt_options import are_per_text, checked, merged, options_of
 from ._prompt_plan import Plan
-from ._prompt_readers import PromptReader
+from ._prompt_readers import CausalReader, MaskReader, Reader, SoftTokens
 from ._prompt_samples import Sample
 from ._prompt_scores import LabelScorer
 from ._prompt_sources import source_of
@@ -39,9 +41,13 @@ class ZeroShotPromptPipeline(Pipeline):
     it answers as the stock `zero-shot-classification` does, at the cost of one forward pass a text and word length
     instead of one a label.
 
+    A causal language model has no masks: each label word is written into the template, and its score is the
+    log-likelihood of the prompt from the label on (see `hf_nlpnotes.prompting.causal_scoring`). Templates end with
+    `{label}` there, as a rule.
+
     Args:
         model, tokenizer, device, batch_size, …:
-            As in every pipeline; a masked language model and its fast tokenizer, or a
+            As in every pipeline; a masked or causal language model and its fast tokenizer, or a
             `PromptForSequenceClassification`, which brings both. The options in a `prompt.json` of the model's folder
             hold where no others are given.
         prompt (`str` or `PromptConfig`, *optional*):
@@ -113,6 +119,8 @@ class ZeroShotPromptPipeline(Pipeline):
         source.model.eval()  # one that has just been trained would answer at random
         super().__init__(source.model, source.tokenizer, *args, **kwargs)
         self.tokenizer: Any
+        self._stored, self.soft_prompt = source.prompt, source.soft_prompt
+        self._is_causal = is_causal(source.model)
         if source.prompt is not None:
             self._options = merged(options_of(source.prompt), self._options)
         # A wrong template or label is told now, not at the first text.
@@ -175,6 +183,8 @@ class ZeroShotPromptPipeline(Pipeline):
 
     def _plan(self, options: Mapping[str, Any]) -> Plan:
         """The templates of a call, as encoders, and its words."""
+        if self._is_causal:
+            check_causal(options)
         templates = PromptConfig(template=options.get("template", DEFAULT_TEMPLATE)).templates
         limits = [longest_input(self.model, self.tokenizer), options.get("max_length")]
         max_length = min((limit for limit in limits if limit is not None), default=None)
@@ -185,28 +195,43 @@ class ZeroShotPromptPipeline(Pipeline):
         hierarchy = options.get("hierarchy")
         key = repr((templates, max_length, given == "ready", verbalizer, shown, hierarchy, len(self.tokenizer)))
         if key not in self._plans:
-            readers = tuple(
-                PromptReader(
-                    PromptEncoder(template, self.tokenizer, max_length),
-                    weight,
-                    demonstrations,
-                    lambda: StaticVectors.of(self.model, self.tokenizer),
-                )
-                for template, weight in templates
-            )
+            readers = self._readers(templates, max_length, demonstrations)
             ready = None
             if given == "ready":
-                encoder = readers[0].encoder
+                can_spell = readers[0].can_spell
 
                 def ready(labels: Sequence[str]) -> Mapping[str, Any]:
                     """The ready words that the vocabulary can spell; where it can spell none, the label itself."""
                     table = ready_label_words(labels).items()
-                    return {label: [w for w in words if encoder.can_spell(w)] or label for label, words in table}
+                    return {label: [w for w in words if can_spell(w)] or label for label, words in table}
 
             while len(self._plans) >= _KEPT_PLANS:
                 del self._plans[next(iter(self._plans))]
             self._plans[key] = Plan(readers, verbalizer, ready, hierarchy)
         return self._plans[key]
+
+    def _readers(
+        self, templates: Sequence[tuple[Template, float]], max_length: int | None, demonstrations: Any
+    ) -> tuple[Reader, ...]:
+        def vectors() -> StaticVectors:
+            return StaticVectors.of(self.model, self.tokenizer)
+
+        if self._is_causal:
+            return tuple(
+                CausalReader(
+                    CausalPromptEncoder(template, self.tokenizer, max_length), weight, demonstrations, vectors
+                )
+                for template, weight in templates
+            )
+        trained = self._stored is not None and [one for one, _ in templates] == [t for t, _ in self._stored.templates]
+        readers: list[Reader] = []
+        first = 0
+        for template, weight in templates:
+            encoder = PromptEncoder(template, self.tokenizer, max_length)
+            soft = SoftTokens(self.soft_prompt, first) if trained and self.soft_prompt is not None else None
+            readers.append(MaskReader(encoder, weight, demonstrations, vectors, soft))
+            first += len(encoder.soft_tokens)
+        return tuple(readers)
 
     def _samples(self, items: Iterable[Any], kind: Kind, plan: Plan, options: Mapping[str, Any]) -> Iterator[Sample]:
         """The texts of a call with their labels; labels for all are checked at once."""
@@ -236,6 +261,8 @@ class ZeroShotPromptPipeline(Pipeline):
             paths = sample.labels.paths
             # As zero-shot-classification does: a single label is judged by itself.
             alone = options.get("multi_label", False) or (len(paths.labels) == 1 and has_contrast(options))
+            if alone and self._is_causal:
+                check_label_is_last([reader.template for reader in plan.readers])
             logs = (paths.log_sigmoids if alone else paths.log_probabilities)(scores[None])[0]
             shares, order = logs.exp().sort(descending=True, stable=True)
             labels = [paths.labels[i] for i in order.tolist()]
@@ -245,8 +272,8 @@ class ZeroShotPromptPipeline(Pipeline):
                 best = [{"label": label, "score": score} for label, score in zip(labels, shares.tolist(), strict=True)]
                 yield best[0] if legacy else best[:top_k]
 
-    def preprocess(self, input_: Sample, reader: PromptReader) -> list[Any]:  # type: ignore[override]
-        """The inputs of a text, one for each length of label words."""
+    def preprocess(self, input_: Sample, reader: Reader) -> Sequence[Any]:  # type: ignore[override]
+        """The inputs of a text: one for each length of label words, or for each word under a causal model."""
         return reader.encode(input_)
 
     def _forward(  # type: ignore[override]

@@ -26,7 +26,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from .template import Template
 from .template_parts import Slot
@@ -190,6 +192,18 @@ class CausalPromptEncoder:
             values[name] = text[max(begin, 1) :]
         else:
             values[name] = text[: min(offsets[name][keep - 1][1] if keep else 0, len(text) - 1)]
+
+
+def is_causal(model: Any) -> bool:
+    """Whether a model predicts the next token and has no masks: it generates, and is of no masked architecture."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    masked = set(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
+    return (
+        isinstance(inner, PreTrainedModel)
+        and inner.can_generate()
+        and not inner.config.is_encoder_decoder
+        and not any(parent.__name__ in masked for parent in type(inner).__mro__)
+    )
 
 
 def causal_word_scores(

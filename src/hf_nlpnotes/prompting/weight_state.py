@@ -25,14 +25,16 @@ def sampled_values(tensor: torch.Tensor) -> torch.Tensor:
     return flat[:: 1 + len(flat) // _VALUES].double()
 
 
-def weight_state(model: nn.Module) -> bytes:
+def weight_state(*models: nn.Module) -> bytes:
     """A digest that changes when a weight or buffer of a model does, or an adapter is switched.
 
     It holds what torch counts of every tensor (its place and its writes) and some of its values. What it does not see
     is a write that torch does not count, through `.data`, to a few entries of a large tensor.
     """
-    tensors = [t for t in itertools.chain(model.parameters(), model.buffers()) if t.device.type != "meta"]
-    digest = hashlib.blake2b(repr((id(model), _adapters(model), [*map(tensor_state, tensors)])).encode())
+    everything = itertools.chain.from_iterable((*model.parameters(), *model.buffers()) for model in models)
+    tensors = [tensor for tensor in everything if tensor.device.type != "meta"]
+    who = [(id(model), _adapters(model)) for model in models]
+    digest = hashlib.blake2b(repr((who, [*map(tensor_state, tensors)])).encode())
     by_device: dict[torch.device, list[torch.Tensor]] = {}
     for tensor in tensors:
         by_device.setdefault(tensor.device, []).append(sampled_values(tensor))

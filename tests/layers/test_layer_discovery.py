@@ -130,6 +130,7 @@ TRAINED = {  # SqueezeBERT calls its layers' `forward`, which skips hooks
     "deberta-v2": {**DEBERTA, "norm_rel_ebd": "layer_norm"},
     "distilbert": {},
     "electra": {},
+    "esm": {"token_dropout": False},
     "flaubert": {},
     "mbart": {},
     "megatron-bert": {},
@@ -211,6 +212,9 @@ def test_a_tied_parameter_stands_once_at_its_lowest_place() -> None:
             self.encoder.words.weight = self.output.weight
 
     assert "output.weight" in layer_groups(Model())[0].parameters
+    masked = small("bert", AutoModelForMaskedLM)
+    assert masked.get_output_embeddings().weight is masked.get_input_embeddings().weight
+    assert by_name(layer_groups(masked))["bert.embeddings.word_embeddings.weight"] == "embeddings"
 
 
 def test_heads_in_a_list_are_no_layers() -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -30,6 +32,7 @@ from hf_nlpnotes.training.unfreezing import (
     gradual_unfreeze,
     set_trainable,
 )
+from hf_nlpnotes.training.unfreezing.reducer import rebuild_reducer
 
 STEPS, GLOBAL_BATCH, EXAMPLES = 10, 8, 32
 PRESETS: dict[str, Callable[..., Unfreezing]] = {
@@ -287,31 +290,73 @@ def sharded(kind: str) -> tuple[list[float], list[float]]:
     optimizers = [torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=0.1) for network in networks]
     rows = examples()
     rank, half = dist.get_rank(), GLOBAL_BATCH // 2
-    differences, moves = [], []
+    differences: list[float] = []
+    moves: list[float] = []
+    trained: frozenset[str] | None = None
     for step in range(STEPS):
         # Down again at the end: layers that have momentum freeze.
         trains = schedule.parameters_at(Progress(step if step < 8 else 2, STEPS), groups)
         batch = [rows[(step * GLOBAL_BATCH + i) % EXAMPLES] for i in range(GLOBAL_BATCH)]
         before = torch.cat([p.detach().flatten().clone() for p in whole.parameters()])
         for network, optimizer in zip(networks, optimizers, strict=True):
-            set_trainable(network, trains)
+            if trains != trained:
+                set_trainable(network, trains)
             part = batch if network is whole else batch[rank * half :][:half]
             inputs = {key: torch.stack([row[key] for row in part]) for key in part[0]}
             network.train()
             network(**inputs).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            network.eval()
-            with torch.no_grad():
-                network(input_ids=inputs["input_ids"])  # leaves the root with whole weights, as an evaluation does
         after = torch.cat([p.detach().flatten() for p in whole.parameters()])
-        for module in model.modules():
-            if hasattr(module, "reshard"):
-                module.reshard()
         shards = torch.cat([p.full_tensor().detach().flatten() for p in model.parameters()])
         differences.append((shards - after).abs().max().item())
         moves.append((after != before).double().mean().item())
+        trained = trains
+        with torch.no_grad():
+            model(input_ids=inputs["input_ids"])  # leaves the root with whole weights, as an evaluation does
     return differences, moves
+
+
+def sharded_in_half_precision() -> set[tuple[str, str]]:
+    """Dtypes of weights and of their gradients, where layers were frozen in the first forward pass."""
+    model = build(torch.float32)
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    mesh = dist.device_mesh.init_device_mesh("cpu", (dist.get_world_size(),))
+    for module in (*model.bert.encoder.layer, model):
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+    found = set()
+    rows = examples(4)
+    inputs = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    for index in range(4):
+        schedule = gradual_unfreeze(layer_groups(model), 1)
+        set_trainable(model, schedule.parameters_at(Progress(index, 4), layer_groups(model)))
+        model(**inputs).loss.backward()
+        found |= {(str(p.dtype), str(p.grad.dtype)) for p in model.parameters() if p.grad is not None}
+        model.zero_grad()
+    return found
+
+
+def hooked() -> list[int]:
+    """Numbers of values that a communication hook of the user sees in each phase, and those that train."""
+    ddp = DistributedDataParallel(build(), gradient_as_bucket_view=True)
+    seen: list[int] = []
+
+    def hook(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        seen.append(bucket.buffer().numel())
+        return allreduce_hook(dist.group.WORLD, bucket)
+
+    ddp.register_comm_hook(None, hook)
+    rows, groups, counts = examples(4), layer_groups(ddp.module), []
+    inputs = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    for index in range(4):
+        set_trainable(ddp.module, gradual_unfreeze(groups, 1).parameters_at(Progress(index, 4), groups))
+        rebuild_reducer(ddp)
+        for _ in range(2):  # the buckets are laid out anew after the first pass
+            seen.clear()
+            ddp(**inputs).loss.backward()
+            ddp.zero_grad()
+            counts += [sum(seen), sum(p.numel() for p in ddp.parameters() if p.requires_grad)]
+    return counts
 
 
 def main() -> None:
@@ -340,6 +385,8 @@ def main() -> None:
     found["errors"] = errors(output)
     found["twice"] = twice(output)
     found["sharded"] = {kind: sharded(kind) for kind in ("layers", "all")}
+    found["hooked"] = hooked()
+    found["half precision"] = sharded_in_half_precision()
     found["world_size"] = dist.get_world_size()
     found["naive"] = {key: value if isinstance(value, str) else value.weights for key, value in found["naive"].items()}
     torch.save(found, output / f"rank{dist.get_rank()}.pt")

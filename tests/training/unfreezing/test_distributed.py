@@ -140,3 +140,16 @@ def test_fully_sharded(ranks, kind) -> None:
         assert moves[0] < 0.1
         assert moves[7] > 0.99
         assert moves[9] < 0.5
+
+
+def test_sharded_in_half_precision(ranks) -> None:
+    """Layers that were frozen in the first forward pass get gradients in the dtype of their weights."""
+    for rank in ranks:
+        assert rank["half precision"] == {("torch.float32", "torch.float32")}
+
+
+def test_hooks_of_the_user_stay(ranks) -> None:
+    for rank in ranks:
+        counts = rank["hooked"]
+        assert counts[::2] == counts[1::2]
+        assert len(set(counts)) == 4

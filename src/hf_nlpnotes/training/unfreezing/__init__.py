@@ -17,6 +17,7 @@ from .presets import (
 from .schedule import Epoch, Fraction, LayerSample, Phase, Plateau, Progress, Step, UnfreezingSchedule
 from .schedule_file import read_schedule, write_schedule
 from .trainable import set_trainable
+from .ulmfit import ulmfit
 
 __all__ = [
     "LISA",
@@ -41,5 +42,6 @@ __all__ = [
     "read_schedule",
     "sequential_unfreeze",
     "set_trainable",
+    "ulmfit",
     "write_schedule",
 ]

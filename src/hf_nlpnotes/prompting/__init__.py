@@ -10,18 +10,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .calibration import CALIBRATIONS, CONTENT_FREE_TEXTS, Calibration, label_prior_tensor, mean_bias, prior_bias
-from .causal_scoring import CausalPrompt, CausalPromptEncoder, CausalScores, causal_word_scores, continuation_log_probs
+from .causal_scoring import (
+    CausalPrompt,
+    CausalPromptEncoder,
+    CausalScores,
+    causal_word_scores,
+    continuation_log_probs,
+    is_causal,
+)
 from .collating import DataCollatorForPrompts
-from .config import PromptConfig
+from .config import PROMPT_FILE, PromptConfig
 from .demonstrations import DemonstrationPool
 from .encoding import PromptEncoder
 from .expansion import candidate_words, expand_from_texts, expand_from_vectors, vocabulary_words
 from .label_paths import LabelPaths
 from .label_words import READY_LABEL_WORDS, ready_label_words
 from .model import PromptForSequenceClassification
-from .predictions import mask_logits, scoring_path
+from .predictions import MaskPredictions, mask_logits, predict_masks, scoring_path
 from .refinement import Refinement, learn_word_weights, refine_by_frequency, refine_by_relevance, refine_label_words
-from .reranking import pseudo_log_likelihood, rerank
+from .reranking import best, pseudo_log_likelihood, rerank
 from .scoring import WordScores, accepted_inputs, longest_input, mask_positions, word_scores
 from .search import (
     Assignment,
@@ -32,17 +39,22 @@ from .search import (
     search_label_words,
 )
 from .sequential import sequential_scores
+from .soft_prompts import SOFT_FILE, SoftPrompt
 from .static_prior import StaticVectors, combine, prior_scale, static_similarity
 from .template import Template
 from .template_parts import Demonstrations, Literal, Options, Separator, Slot, SlotOptions, Soft
 from .template_search import TemplateScore, cross_validated, search_templates, stratified_folds
+from .text_scores import score_texts
 from .verbalizer import Verbalizer, WordGroup, group_words
-from .word_scorer import WordScorer
+from .word_scorer import SCORINGS, WordScorer
 
 __all__ = [
     "CALIBRATIONS",
     "CONTENT_FREE_TEXTS",
+    "PROMPT_FILE",
     "READY_LABEL_WORDS",
+    "SCORINGS",
+    "SOFT_FILE",
     "Assignment",
     "Calibration",
     "CausalPrompt",
@@ -54,7 +66,9 @@ __all__ = [
     "Generation",
     "LabelPaths",
     "Literal",
+    "MaskPredictions",
     "Options",
+    "PeftModelForPrompts",
     "PromptConfig",
     "PromptEncoder",
     "PromptForSequenceClassification",
@@ -63,6 +77,7 @@ __all__ = [
     "Slot",
     "SlotOptions",
     "Soft",
+    "SoftPrompt",
     "StaticVectors",
     "Template",
     "TemplateScore",
@@ -71,6 +86,7 @@ __all__ = [
     "WordScorer",
     "WordScores",
     "accepted_inputs",
+    "best",
     "best_assignments",
     "candidate_words",
     "causal_word_scores",
@@ -81,6 +97,7 @@ __all__ = [
     "expand_from_texts",
     "expand_from_vectors",
     "group_words",
+    "is_causal",
     "label_prior_tensor",
     "label_word_scores",
     "learn_word_weights",
@@ -88,6 +105,7 @@ __all__ = [
     "mask_logits",
     "mask_positions",
     "mean_bias",
+    "predict_masks",
     "prior_bias",
     "prior_scale",
     "pseudo_log_likelihood",
@@ -96,6 +114,7 @@ __all__ = [
     "refine_by_relevance",
     "refine_label_words",
     "rerank",
+    "score_texts",
     "scoring_path",
     "search_assignments",
     "search_label_words",
@@ -109,15 +128,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .adapters import PeftModelForPrompts
     from .self_training import Generation, self_train
 
-_WITH_TRAINER = {"Generation": "self_training", "self_train": "self_training"}
-"""Names whose modules import the `Trainer`, and with it `datasets`: imported when they are asked for."""
+_LATE = {"Generation": "self_training", "PeftModelForPrompts": "adapters", "self_train": "self_training"}
+"""Names whose modules import the `Trainer`, and with it `datasets`, or peft: imported when they are asked for."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WITH_TRAINER:
-        return getattr(importlib.import_module(f".{_WITH_TRAINER[name]}", __name__), name)
+    if name in _LATE:
+        return getattr(importlib.import_module(f".{_LATE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

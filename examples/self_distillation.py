@@ -4,9 +4,13 @@
     python examples/self_distillation.py --data DIR/classification/chnsenticorp --limit 500
 
 The first learns from a few texts of its own. `--data` is a folder with `train.tsv`, `dev.tsv`, `test.tsv` (or json,
-csv) or a name on the hub. Printed are accuracies on the test texts, mean ± deviation over the seeds:
+csv) or a name on the hub. Printed are accuracies on the test texts, mean ± deviation over the seeds, and the time of
+a training. The first prints:
 
-OUTPUT
+    plain              0.722 ± 0.096       3 s a run
+    self-ensemble      0.722 ± 0.096       2 s a run
+    self-distillation  0.667 ± 0.000       4 s a run
+    both               0.667 ± 0.000       4 s a run
 
 On two processes: `torchrun --nproc_per_node 2 examples/self_distillation.py` (ACCELERATE_USE_CPU=true without a GPU).
 `--output_dir FOLDER` keeps the last model, for `AutoModelForSequenceClassification.from_pretrained(FOLDER)`.

@@ -187,6 +187,11 @@ def main():
         ]
         trainer(output / name, model, data(), callbacks, **saved).train(resume_from_checkpoint=checkpoint)
         torch.save(History.now(model), output / f"{name}-rank{rank}.pt")
+    model = build()
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    options |= {"load_best_model_at_end": True, "max_steps": 3}
+    trainer(output / "best", model, data(), [SelfEnsemble(window=2)], data(seed=1), **options).train()
+    torch.save(History.now(model), output / f"best-rank{rank}.pt")
     if rank == 0:
         (output / "result.json").write_text(json.dumps({"world_size": dist.get_world_size()}), encoding="utf-8")
     dist.barrier()

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from transformers import AutoTokenizer, TrainerCallback
 
+from hf_nlpnotes.models.chinesebert import ChineseBertForSequenceClassification
 from hf_nlpnotes.training import loss_scaling
 from hf_nlpnotes.training.self_distillation import (
     SelfDistillation,
@@ -67,6 +68,15 @@ def test_ignored_positions_do_not_count():
     assert loss.item() == pytest.approx(1)
     assert infinite.grad.isfinite().all()
     assert infinite.grad[kept].abs().sum() > 0
+
+
+def test_one_logit_a_token():
+    """As of ELECTRA's discriminator: labels and logits have the same shape."""
+    labels = torch.tensor([[0, 1, -100], [1, -100, -100]])
+    student, teacher = torch.randn(2, 3), torch.randn(2, 3)
+    expected = nn.functional.mse_loss(student[labels != -100], teacher[labels != -100])
+    infinite = student.masked_fill(labels == -100, float("inf"))
+    torch.testing.assert_close(squared_distance(infinite, teacher, labels), expected)
 
 
 def test_distance_of_spans_leaves_padding_out():
@@ -204,6 +214,25 @@ def test_the_student_has_dropout_and_the_teacher_has_not(tmp_path):
         assert_weights(other, History.now(plain), atol=1e-4)
 
 
+def test_with_activation_checkpointing_it_is_the_same(tmp_path):
+    """The student's layers are computed again in the backward pass, after the teacher has come and gone."""
+    models = [build(dtype=torch.float64) for _ in range(2)]
+    for model, on in zip(models, (False, True), strict=True):
+        options = {"activation_checkpointing": on, "max_steps": 4}
+        trainer(tmp_path, model, data(), [SelfDistillation(2.0, 2)], **options).train()
+    assert_weights(models[1], History.now(models[0]), atol=1e-12)
+
+
+def test_in_bfloat16_the_teachers_casts_do_not_reach_the_student(tmp_path):
+    models = [build(dropout=0.3) for _ in range(3)]
+    for model, weight in zip(models, (None, 0.0, 1.0), strict=True):
+        callbacks = [] if weight is None else [SelfDistillation(weight, 2)]
+        trainer(tmp_path, model, data(), callbacks, bf16=True, max_steps=4).train()
+    assert_weights(models[1], History.now(models[0]), atol=0)
+    with pytest.raises(AssertionError):
+        assert_weights(models[2], History.now(models[0]), atol=1e-4)
+
+
 def test_evaluation_is_on_labels_and_with_the_models_own_weights(tmp_path):
     model, rows = build(dropout=0.3), data(seed=1)
     one = trainer(tmp_path, model, data(), [SelfDistillation()], rows, eval_strategy="steps", eval_steps=7)
@@ -272,6 +301,20 @@ def test_frozen_weights_are_not_copied(tmp_path):
     callback = SelfDistillation()
     trainer(tmp_path, model, data(), [callback]).train()
     assert list(callback._parameters) == ["classifier.weight", "classifier.bias"]
+
+
+def test_a_teacher_does_not_fold_its_weights(tiny_chinesebert_folder):
+    """ChineseBERT folds its embeddings where it infers; a teacher that changes at every step would do so in vain."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chinesebert_folder)
+    model = ChineseBertForSequenceClassification.from_pretrained(tiny_chinesebert_folder, num_labels=3).train()
+    batch = tokenizer(["我喜欢猫", "难过"], padding=True, return_tensors="pt")
+    with as_at_inference(model):
+        first, second = (model.forward(**batch).logits for _ in range(2))
+    assert torch.equal(first, second)
+    assert model.bert.embeddings._fold is None
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(**batch).logits, first, rtol=0, atol=1e-5)
+    assert model.bert.embeddings._fold is not None
 
 
 @pytest.mark.parametrize("callback", [SelfDistillation, SelfEnsemble])
@@ -351,6 +394,12 @@ def test_two_processes_train_as_one(two_processes, tmp_path, case):
     for name, expected in alone.items():
         assert torch.equal(ranks[0][name], ranks[1][name]), name
         torch.testing.assert_close(ranks[0][name], expected, rtol=0, atol=atol, msg=name)
+
+
+def test_two_processes_bring_back_the_best_average(two_processes):
+    best = [torch.load(two_processes / f"best-rank{rank}.pt") for rank in range(2)]
+    for name, expected in best[0].items():
+        assert torch.equal(best[1][name], expected), name
 
 
 def test_two_processes_resume_bit_for_bit(two_processes):

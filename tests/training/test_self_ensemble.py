@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import BertForSequenceClassification, TrainerCallback
+from transformers import AutoTokenizer, BertForSequenceClassification, DataCollatorWithPadding, TrainerCallback
 
+from hf_nlpnotes.models.chinesebert import ChineseBertForSequenceClassification
 from hf_nlpnotes.training import self_ensemble
+from hf_nlpnotes.training.checkpoint_tensors import checkpoint_folder
 from hf_nlpnotes.training.self_ensemble import Averaging, SelfEnsemble
 
 spec = importlib.util.spec_from_file_location("averaging_worker", Path(__file__).with_name("averaging_worker.py"))
@@ -101,6 +104,30 @@ def test_evaluation_is_of_the_average_and_training_as_without(tmp_path):
     assert not model._forward_pre_hooks
 
 
+def test_a_model_that_folds_its_weights_for_inference(tmp_path, tiny_chinesebert_folder):
+    """ChineseBERT keeps a table made from its weights while it is evaluated: it must be that of the average."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chinesebert_folder)
+    texts = ["我喜欢猫", "国足今晚出战", "股票涨跌", "难过", "酒店服务很好", "天气真好"]
+    rows = [{**tokenizer(text), "label": number % 3} for number, text in enumerate(texts)]
+    model = ChineseBertForSequenceClassification.from_pretrained(tiny_chinesebert_folder, num_labels=3)
+    history = History()
+    one = trainer(
+        tmp_path, model, rows, [history, SelfEnsemble(window=2)], rows, eval_strategy="steps", eval_steps=2,
+        max_steps=4, per_device_eval_batch_size=6,
+    )  # fmt: skip
+    one.data_collator = DataCollatorWithPadding(tokenizer)
+    one.train()
+    losses = [entry["eval_loss"] for entry in one.state.log_history if "eval_loss" in entry]
+    batch = one.data_collator([{**row, "labels": row["label"]} for row in rows])
+    batch.pop("label", None)
+    for step, loss in zip((2, 4), losses, strict=True):
+        fresh = ChineseBertForSequenceClassification.from_pretrained(tiny_chinesebert_folder, num_labels=3).eval()
+        weights = {name: value.float() for name, value in mean(history.weights[step - 1 : step + 1]).items()}
+        fresh.load_state_dict({**fresh.state_dict(), **weights})
+        with torch.no_grad():
+            assert loss == pytest.approx(fresh(**batch).loss.item(), abs=1e-5)
+
+
 def test_evaluation_can_be_left_alone(tmp_path):
     model, history = build(), History()
     options = {"eval_strategy": "steps", "eval_steps": 7, "per_device_eval_batch_size": 8}
@@ -176,7 +203,7 @@ def test_the_averaged_model_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_a_failing_pass_leaves_the_model_its_own_weights(tmp_path):
-    model, history = build(), History()
+    model, history, ensemble = build(), History(), SelfEnsemble(window=3)
     seen = []
 
     class Evaluate(TrainerCallback):
@@ -188,11 +215,12 @@ def test_a_failing_pass_leaves_the_model_its_own_weights(tmp_path):
                         seen.append(model(input_ids=EVAL_ROWS[0]["input_ids"][None]).logits.clone())
                         with pytest.raises(IndexError):
                             model(input_ids=torch.tensor([[10_000]]))
+                assert not any(value.is_inference() for value in ensemble._materialised)
                 # Where gradients are wanted the model is the one that is trained.
                 seen.append(model(input_ids=EVAL_ROWS[0]["input_ids"][None]).logits.detach())
                 assert_weights(model, history.weights[4], atol=0)
 
-    trainer(tmp_path, model, data(), [history, SelfEnsemble(window=3), Evaluate()]).train()
+    trainer(tmp_path, model, data(), [history, ensemble, Evaluate()]).train()
     for weights, logits in zip([mean(history.weights[2:5])] * 2 + [history.weights[4]], seen, strict=True):
         model.load_state_dict({**model.state_dict(), **{name: value.float() for name, value in weights.items()}})
         with torch.no_grad():
@@ -291,6 +319,9 @@ def test_resuming_needs_the_state_that_goes_with_the_weights(stopped, tmp_path):
         resume(checkpoint, SelfEnsemble(window=2), tmp_path)
     resume(checkpoint, SelfEnsemble(window=2, resume_from_checkpoint=str(checkpoint)), tmp_path)
     resume(checkpoint, SelfEnsemble(window=2), tmp_path, resume_from_checkpoint=str(checkpoint))
+    afresh = SelfEnsemble(start=6, resume_from_checkpoint=False)
+    resume(checkpoint, afresh, tmp_path)
+    assert afresh._average.count == 2  # steps 6 and 7
     with pytest.raises(ValueError, match=r"'window': 2.*not with .*'window': 3"):
         resume(checkpoint, SelfEnsemble(window=3), stopped)
     # A file of the same step of another run, where the checkpoint would be.
@@ -300,6 +331,17 @@ def test_resuming_needs_the_state_that_goes_with_the_weights(stopped, tmp_path):
     (tmp_path / "checkpoint-3" / "self_ensemble.safetensors").unlink()
     with pytest.raises(ValueError, match="is not there"):
         resume(tmp_path / "checkpoint-3", SelfEnsemble(window=2), tmp_path)
+
+
+def test_a_trial_of_a_search_has_its_own_folder(tmp_path):
+    arguments = SimpleNamespace(output_dir=tmp_path)
+    state = SimpleNamespace(global_step=3, is_hyper_param_search=True)
+    for number, name in enumerate(("run-1", "run-0")):
+        (tmp_path / name / "checkpoint-3").mkdir(parents=True)
+        os.utime(tmp_path / name / "checkpoint-3", (number, number))
+    assert checkpoint_folder(arguments, state) == tmp_path / "run-0" / "checkpoint-3"
+    state.is_hyper_param_search = False
+    assert checkpoint_folder(arguments, state) == tmp_path / "checkpoint-3"
 
 
 @pytest.mark.parametrize(

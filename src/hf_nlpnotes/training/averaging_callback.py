@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -48,13 +48,13 @@ class AveragingCallback(TrainerCallback, ABC):
 
     Args:
         resume_from_checkpoint: The folder that training resumes from, where it is neither in the `output_dir` nor
-            given as `TrainingArguments.resume_from_checkpoint`.
+            given as `TrainingArguments.resume_from_checkpoint`; False to begin with nothing where it resumes.
     """
 
     file: ClassVar[str]
     """Name of the file in a checkpoint."""
 
-    def __init__(self, resume_from_checkpoint: str | None = None) -> None:
+    def __init__(self, resume_from_checkpoint: str | Literal[False] | None = None) -> None:
         self.resume_from_checkpoint = resume_from_checkpoint
         self._parameters: dict[str, nn.Parameter] = {}
         self._average: WindowAverage | RunningAverage = self._new_average()
@@ -93,16 +93,15 @@ class AveragingCallback(TrainerCallback, ABC):
                 raise ValueError(f"{name} works in one process and with DDP, not with {what}")
         warn_of_wrong_loss_scaling(model, args)
         self._parameters = trained_parameters(model, kwargs["optimizer"])
-        self._average, self._steps = self._new_average(), 0
-        if state.global_step:
-            self._load(args, state)
+        self._average, self._steps = self._new_average(), state.global_step
+        if state.global_step and self.resume_from_checkpoint is not False:
+            self._load(args, state, self.resume_from_checkpoint)
         self.detach()
         self._attach(model)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the state into the checkpoint that the Trainer has just written."""
-        # A trial of a search for hyperparameters has its checkpoints elsewhere, and is never resumed.
-        if not args.should_save or not self._keeps_state(args) or state.is_hyper_param_search:
+        if not args.should_save or not self._keeps_state(args):
             return
         groups, numbers = self._average.state()
         tensors = {
@@ -126,8 +125,8 @@ class AveragingCallback(TrainerCallback, ABC):
     def _fingerprint(self) -> str:
         return fingerprint(list(self._parameters.values()))
 
-    def _load(self, args: TrainingArguments, state: TrainerState) -> None:
-        path = find_in_checkpoint(self.file, self._fingerprint(), args, state, self.resume_from_checkpoint)
+    def _load(self, args: TrainingArguments, state: TrainerState, given: str | None) -> None:
+        path = find_in_checkpoint(self.file, self._fingerprint(), args, state, given)
         about = read_about(path)
         if about["options"] != self._options():
             raise ValueError(f"{path} was written with the options {about['options']}, not with {self._options()}")

@@ -62,7 +62,11 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     """The folder of the checkpoint that the Trainer writes at this step."""
-    return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+    output, name = Path(str(args.output_dir)), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+    if state.is_hyper_param_search:
+        # Each trial has a folder of its own, whose name the Trainer does not tell: it is the one just written to.
+        return max(output.glob(f"*/{name}"), key=lambda folder: folder.stat().st_mtime_ns, default=output / name)
+    return output / name
 
 
 def find_in_checkpoint(
@@ -93,6 +97,7 @@ def find_in_checkpoint(
     reason = "belongs to other weights than the model has" if found else "is not there"
     raise ValueError(
         f"training resumes at step {state.global_step}, but the state that goes with it {reason}: {looked}. Give the"
-        f" callback the checkpoint's folder, resume_from_checkpoint=…, or resume from one that has a {name}"
-        " (those written while the callback was in use, with save_only_model=False, and not cut off by a kill)"
+        " callback the checkpoint's folder, resume_from_checkpoint=…, or False to begin with nothing; or resume from"
+        f" one that has a {name} (those written while the callback was in use, with save_only_model=False, and not cut"
+        " off by a kill)"
     )

@@ -164,7 +164,7 @@ class SelfDistillation(AveragingCallback):
         window: T ≥ 1, the number of past steps that make up the teacher.
         average: Whether the teacher's answer comes from the average of the "parameters", or is that of their "logits".
         resume_from_checkpoint: The folder that training resumes from, where it is neither in the `output_dir` nor
-            given as `TrainingArguments.resume_from_checkpoint`.
+            given as `TrainingArguments.resume_from_checkpoint`; False to begin with nothing where it resumes.
 
     Raises:
         ValueError: Options out of range; at the begin of training, a loss that the model does not compute itself
@@ -179,7 +179,7 @@ class SelfDistillation(AveragingCallback):
         weight: float = 1.0,
         window: int = 1,
         average: Literal["parameters", "logits"] = "parameters",
-        resume_from_checkpoint: str | None = None,
+        resume_from_checkpoint: str | Literal[False] | None = None,
     ) -> None:
         if not 0 <= weight < float("inf"):
             raise ValueError(f"weight is a number from 0 on, got {weight!r}")

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -131,7 +131,7 @@ class SelfEnsemble(AveragingCallback):
         folder: Folder of the averaged model under the `output_dir`, with the Trainer's tokenizer, written when
             training ends, whole or not at all. Default: none.
         resume_from_checkpoint: The folder that training resumes from, where it is neither in the `output_dir` nor
-            given as `TrainingArguments.resume_from_checkpoint`.
+            given as `TrainingArguments.resume_from_checkpoint`; False to begin with nothing where it resumes.
         options: Fields of `Averaging`.
 
     Raises:
@@ -149,7 +149,7 @@ class SelfEnsemble(AveragingCallback):
         evaluate: bool = True,
         final_model: bool = True,
         folder: str | None = None,
-        resume_from_checkpoint: str | None = None,
+        resume_from_checkpoint: str | Literal[False] | None = None,
         **options: Any,
     ) -> None:
         if averaging is not None and options:
@@ -207,6 +207,8 @@ class SelfEnsemble(AveragingCallback):
         self.detach()
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             # The Trainer has loaded the weights of its best checkpoint: the average of that one belongs to them.
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.barrier()  # the first process may still be writing it
             self._load_best(Path(state.best_model_checkpoint))
         elif not self._average.count:
             logger.warning(
@@ -270,7 +272,7 @@ class SelfEnsemble(AveragingCallback):
     def _values(self) -> list[torch.Tensor]:
         return [parameter.data for parameter in self._parameters.values()]
 
-    @torch.inference_mode(mode=False)  # tensors made in that mode could not be used outside of it
+    @torch.inference_mode(mode=False)  # tensors made in that mode have no count of changes, which some models read
     @torch.no_grad()
     def _as_parameters(self) -> list[torch.Tensor]:
         """The average in dtype and place of the parameters, computed once after an update."""

@@ -7,6 +7,7 @@
 from .configuration import BottleneckAdapterConfig
 from .layer import BottleneckAdapterLayer
 from .model import BottleneckAdapterModel
+from .new_layers import new_layers
 from .placement import SubLayers, sub_layers
 from .prompt_learning import prepare_prompt_learning
 from .unfrozen import save_unfrozen_layers, unfrozen_parameters
@@ -16,6 +17,7 @@ __all__ = [
     "BottleneckAdapterLayer",
     "BottleneckAdapterModel",
     "SubLayers",
+    "new_layers",
     "prepare_prompt_learning",
     "save_unfrozen_layers",
     "sub_layers",

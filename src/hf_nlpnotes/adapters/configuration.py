@@ -39,9 +39,9 @@ class BottleneckAdapterConfig(PeftConfig):
             feed-forward networks. None: found from the structure of the model, see
             [`sub_layers`][hf_nlpnotes.adapters.sub_layers]; the names that were found are saved.
         exclude_modules: Names, endings or a regular expression of modules that get no adapter.
-        modules_to_save: Endings of names of modules that are trained whole and saved, a copy for each adapter: heads,
-            which PEFT adds by itself where `task_type` is given, or layers ("encoder.layer.11"), which then get no
-            adapter.
+        modules_to_save: Endings of names of modules that are trained whole and saved, a copy for each adapter. Heads
+            are added where `task_type` is given, and what the model's checkpoint lacked, see
+            [`new_layers`][hf_nlpnotes.adapters.new_layers]. A layer ("encoder.layer.11") gets no adapter then.
 
     Raises:
         ValueError: when a size is not positive, or a name is unknown.

@@ -11,6 +11,7 @@ from torch import nn
 
 from .configuration import NAME, BottleneckAdapterConfig
 from .layer import BottleneckAdapterLayer
+from .new_layers import new_layers
 from .placement import SubLayers, sub_layers
 from .unfrozen import record_unfrozen_layers, unfrozen_state_dict
 
@@ -48,9 +49,10 @@ class BottleneckAdapterModel(BaseTuner):
             found = _chosen(sub_layers(model), peft_config.layers_to_transform)
         if peft_config.target_modules is None:
             peft_config.target_modules = _targets(found, peft_config.placement)  # type: ignore[assignment]
+        saved = list(peft_config.modules_to_save or [])
         if peft_config.train_layer_norms:
-            names = list(peft_config.modules_to_save or [])
-            peft_config.modules_to_save = [*names, *(n for layer in found for n in layer.norms if n not in names)]
+            saved += [name for layer in found for name in layer.norms if name not in saved]
+        peft_config.modules_to_save = [*saved, *new_layers(model, but=saved)] or None
         self._feed_forward_inputs = {layer.feed_forward: layer.feed_forward_input for layer in found}
 
     def _create_and_replace(

@@ -30,6 +30,7 @@ from transformers import (
 
 from hf_nlpnotes.training.multi_task import MultiTaskModel
 from hf_nlpnotes.training.multi_task_data import MultiTaskDataset, TaskExample, task_datasets
+from hf_nlpnotes.training.two_stage import carry_encoder
 
 WORKER = Path(__file__).with_name("multi_task_worker.py")
 BERT = {
@@ -436,5 +437,12 @@ class TestFolders:
         for name, weight in more.encoder.state_dict().items():
             assert torch.equal(weight, model.encoder.state_dict()[name])
         assert [stage["source"] for stage in more.heads["more"].config.lineage][-1] == "multi"
+        for source in (folder, model):
+            alone, report = carry_encoder(source, AutoModelForSequenceClassification)
+            assert torch.equal(alone.bert.pooler.dense.weight, model.encoder.pooler.dense.weight)
+            assert {name for name in report.dropped if "ner" in name} == {
+                "heads.ner.classifier.weight",
+                "heads.ner.classifier.bias",
+            }
         data = MultiTaskDataset({"more": [1]}, step_examples=1)
         assert data[0].task == "more"

@@ -140,6 +140,8 @@ class TestArguments:
             MultiTaskDataset({"a": (n for n in range(3))}, step_examples=1)
         with pytest.raises(ValueError, match="at least 1, got 0"):
             MultiTaskDataset(DATA, step_examples=0)
+        with pytest.raises(ValueError, match="at least 1, got 2, 1 and 0"):
+            MultiTaskDataset(DATA, step_examples=2, steps_per_epoch=0)
 
 
 def test_data_for_evaluation() -> None:

@@ -39,7 +39,7 @@ from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from .checkpoints import whole_folder
 from .multi_task_collator import MultiTaskCollator, default_collator
-from .two_stage import carry_encoder, config_for_next_task, encoder_of
+from .two_stage import carry_encoder, config_for_next_task, encoder_of, quiet_loading
 
 TASKS_FILE = "multi_task.json"
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
@@ -79,10 +79,10 @@ class MultiTaskModel(PreTrainedModel):
         weights = {} if loss_weights is None else dict(loss_weights)
         _check_names(weights, models, "loss_weights")
         prefix, encoder = _shared_encoder(models)
-        super().__init__(config_for_next_task(encoder.config, {}))
-        self.config.lineage = getattr(encoder.config, "lineage", None)
-        if self.config.lineage is None:
-            del self.config.lineage
+        config = config_for_next_task(encoder.config, {})
+        if hasattr(encoder.config, "lineage"):
+            config.lineage = encoder.config.lineage
+        super().__init__(config)
         self.base_model_prefix = prefix
         self.add_module(prefix, encoder)
         self.heads = nn.ModuleDict({task: _without_encoder(model, encoder) for task, model in models.items()})
@@ -319,9 +319,10 @@ class MultiTaskModel(PreTrainedModel):
             own = {f"heads.{task}.": "", **{f"heads.{other}.": None for other in tasks if other != task}}
             config = AutoConfig.for_model(**stored["config"])
             model_class = _class_of(stored["auto_class"], config, stored["architecture"])
-            model, info = model_class.from_pretrained(
-                None, config=config, state_dict=_renamed(weights, own), output_loading_info=True, **kwargs
-            )
+            with quiet_loading():  # the pooler of another task
+                model, info = model_class.from_pretrained(
+                    None, config=config, state_dict=_renamed(weights, own), output_loading_info=True, **kwargs
+                )
             if info["missing_keys"]:
                 raise ValueError(f"{name} has no {', '.join(sorted(info['missing_keys']))} for the task {task!r}.")
             model.config.name_or_path = name

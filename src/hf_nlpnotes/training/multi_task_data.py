@@ -96,7 +96,8 @@ class MultiTaskDataset(Dataset):
         self.sizes = tuple(len(data) for data in datasets.values())
         self.sampling = TaskSampling() if sampling is None else sampling
         self.step_examples, self.epochs, self.seed = step_examples, epochs, seed
-        self.steps_per_epoch = steps_per_epoch or math.ceil(sum(self.sizes) / max(step_examples, 1))
+        whole = math.ceil(sum(self.sizes) / max(step_examples, 1))
+        self.steps_per_epoch = whole if steps_per_epoch is None else steps_per_epoch
         if min(step_examples, epochs, self.steps_per_epoch) < 1:
             raise ValueError(
                 "step_examples, epochs and steps_per_epoch are at least 1, got"

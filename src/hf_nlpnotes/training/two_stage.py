@@ -96,6 +96,7 @@ def carry_encoder(
     Raises:
         ValueError: an adapter that is not merged; no tensor fits, or one has another shape; an unknown option.
         TypeError: `source` is no model, or `target` no class for its configuration.
+        OSError: no such folder or repository.
     """
     found = _source_of(source)
     if dtype is None:
@@ -241,7 +242,7 @@ def _source_in_folder(name: str) -> _Source:
         )
     # What is missing there is initialised twice, here and as a part of the new model: only the latter counts, and the
     # caller's random numbers stay in place for it.
-    with torch.random.fork_rng(), _quiet():
+    with torch.random.fork_rng(), quiet_loading():
         encoder, info = AutoModel.from_pretrained(name, dtype="auto", output_loading_info=True)
     fresh = frozenset(info["missing_keys"])
     architectures = getattr(encoder.config, "architectures", None) or [type(encoder).__name__]
@@ -263,8 +264,8 @@ def _public_name(name: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No report of the head's unexpected weights: ours names them as dropped."""
+def quiet_loading() -> Iterator[None]:
+    """Load without transformers' report of unexpected weights, where they are expected."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -20,6 +20,7 @@ import os
 from typing import Any
 
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.training_args import ParallelMode
 from transformers.utils import logging
@@ -27,6 +28,8 @@ from transformers.utils import logging
 from .frozen_trunk_cache import TrunkCache
 from .frozen_trunk_parts import FrozenMode, find_trunk
 from .frozen_trunk_store import FolderStore, MemoryStore, StateStore
+from .loss_scaling import warn_of_wrong_loss_scaling
+from .unfreezing.checks import check_arguments
 
 logger = logging.get_logger(__name__)
 
@@ -63,8 +66,8 @@ class FeatureExtraction(TrainerCallback):
     Raises:
         TypeError: `layers` is not a whole number, `cache` is neither None nor a path, `exact` is not a bool.
         ValueError: when training begins: the model has fewer layers; its frozen part has no single output, draws
-            random numbers or feeds the head on other ways (with a cache); DeepSpeed, FSDP, DataParallel, a compiled
-            model, or DDP that does not look for unused parameters.
+            random numbers or feeds the head on other ways, FSDP, DataParallel or a compiled model (with a cache);
+            DeepSpeed, FSDP 1, a static graph, reentrant activation checkpointing.
     """
 
     def __init__(
@@ -111,17 +114,18 @@ class FeatureExtraction(TrainerCallback):
         assert model is not None
         self._undo(model)  # of a training that was broken off
         _refuse(args, model, with_cache=self._store is not None)
-        trunk = find_trunk(model, self.layers)
+        warn_of_wrong_loss_scaling(model, args)
+        mode = FrozenMode(model, find_trunk(model, self.layers))
         cache = None
         if self._store is not None:
             precision = f"bf16={args.bf16} fp16={args.fp16}"
-            cache = TrunkCache(model, trunk, self._store, exact=self.exact, extra=precision)
+            cache = TrunkCache(model, mode, self._store, exact=self.exact, extra=precision)
         # Else the frozen layers would be run backward as well, and recomputed for it.
         self._input_gradients = bool(getattr(model, "_require_grads_hooks", None))
         if self._input_gradients:
             model.disable_input_require_grads()  # type: ignore[operator]  # a method of PreTrainedModel
-        self._mode = FrozenMode(model, trunk)
-        self._mode.attach()
+        self._mode = mode
+        mode.attach()
         if cache is not None:
             cache.attach()
         self.trunk_cache = cache
@@ -192,12 +196,9 @@ def _is_whole(value: object) -> bool:
 
 def _refuse(args: TrainingArguments, model: nn.Module, *, with_cache: bool) -> None:
     """Raise where freezing after the Trainer has wrapped the model would go wrong, in silence or not."""
-    if getattr(args, "deepspeed", None):
-        raise ValueError(
-            "FeatureExtraction does not work under DeepSpeed, which partitions parameters when it starts. Use DDP"
-        )
-    if getattr(args, "fsdp", None):
-        raise ValueError("FeatureExtraction is not made for FSDP: a frozen model needs no sharded gradients. Use DDP")
+    check_arguments(args, model)
+    if with_cache and any(isinstance(module, FSDPModule) for module in model.modules()):
+        raise ValueError("a cache does not work under FSDP, where no process has the whole weights: use DDP")
     if with_cache and args.parallel_mode == ParallelMode.NOT_DISTRIBUTED and args.n_gpu > 1:
         raise ValueError(
             "a cache does not work under DataParallel, which copies the model at every step. Use torchrun (DDP)"
@@ -214,10 +215,3 @@ def _refuse(args: TrainingArguments, model: nn.Module, *, with_cache: bool) -> N
             "reentrant activation checkpointing needs inputs that require gradients, which a frozen trunk does not "
             'give: set gradient_checkpointing_kwargs={"use_reentrant": False}'
         )
-    if args.parallel_mode == ParallelMode.DISTRIBUTED and args.world_size > 1:
-        finds = args.ddp_find_unused_parameters
-        if finds is False or (finds is None and checkpointing):
-            raise ValueError(
-                "DDP waits for the gradients of parameters that are frozen after it wrapped the model: set "
-                "ddp_find_unused_parameters=True in the TrainingArguments"
-            )

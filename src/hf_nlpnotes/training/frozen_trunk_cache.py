@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from .frozen_trunk_keys import EncoderCall, encoder_call, fingerprint, row_keys
-from .frozen_trunk_parts import Trunk
+from .frozen_trunk_parts import FrozenMode
 from .frozen_trunk_store import StateStore
 
 logger = logging.get_logger(__name__)
@@ -35,7 +35,7 @@ class _Reached(Exception):  # noqa: N818 -- no error: it ends a forward where th
 class TrunkCache:
     """Stands in for the forward of a model's encoder, from `attach` to `detach`.
 
-    The model has to be frozen and in evaluation mode below the boundary (`FrozenMode`). It still computes everything
+    The model is frozen and in evaluation mode below the boundary: `mode` is attached. It still computes everything
     beside the layers, masks above all; embeddings are skipped where one tensor leads from them to the first layer.
 
     Args:
@@ -49,8 +49,9 @@ class TrunkCache:
     """
 
     def __init__(
-        self, model: nn.Module, trunk: Trunk, store: StateStore, *, exact: bool = True, extra: str = ""
+        self, model: nn.Module, mode: FrozenMode, store: StateStore, *, exact: bool = True, extra: str = ""
     ) -> None:
+        trunk = mode.trunk
         if not trunk.one_by_one:
             raise ValueError(f"{trunk.why_not}: there is no one tensor to cache. Take cache=None")
         if not trunk.layers:
@@ -58,6 +59,7 @@ class TrunkCache:
                 "with layers=0 the embeddings alone are frozen: nothing to cache. Take cache=None or layers>=1"
             )
         self.model = model
+        self.mode = mode
         self.trunk = trunk
         self.store = store
         self.exact = exact
@@ -112,6 +114,7 @@ class TrunkCache:
         states = self._exact_states(call) if self.exact else self._states_without_padding(call)
         if self._skipped is None:  # all of the first batch was in the store: the modules to skip are not known yet
             self._run_trunk(call.values, call.batch)
+        self.mode.enter()
         with self._put_in(states):
             return self._plain(*args, **kwargs)
 
@@ -176,6 +179,7 @@ class TrunkCache:
         handles = [last.register_forward_hook(_stop)]
         trace = _Trace(self) if self._skipped is None else None
         randomness = _random_state()
+        self.mode.enter()
         self._passing = True
         try:
             self._plain(**values)
@@ -345,12 +349,8 @@ class _Trace:
             # Before the hook that ends the run.
             self.handles.append(layer.register_forward_hook(self._leave_layer, prepend=True))
         trained = {id(p) for p in cache.encoder.parameters() if p.requires_grad}
-        layers = (*cache.trunk.layers, *cache.trunk.upper_layers)
-        for path, module in cache.encoder.named_modules():
-            full = f"{cache.trunk.encoder}.{path}".strip(".")
-            holds = not path or any(layer.startswith(f"{full}.") for layer in layers)
-            inside = any(full == layer or full.startswith(f"{layer}.") for layer in layers)
-            if not (holds or inside or any(id(p) in trained for p in module.parameters())):
+        for module in cache.trunk.beside_layers(cache.model):
+            if not any(id(p) in trained for p in module.parameters()):
                 self.handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
                 self.handles.append(module.register_forward_hook(self._leave))
 
@@ -376,7 +376,8 @@ class _Trace:
         chain: list[tuple[nn.Module, tuple[int, ...]]] = []
         wanted = self.inputs.get(self.first)
         while isinstance(wanted, Tensor):
-            made = [(module, shape) for module, shape, identity in self.outputs if identity == id(wanted)]
+            done = [module for module, _ in chain]  # dropout in evaluation mode gives what it got
+            made = [(m, shape) for m, shape, identity in self.outputs if identity == id(wanted) and m not in done]
             if not made or made[-1][1][:2] != tuple(states.shape[:2]):
                 break
             module, shape = made[-1]  # the outermost: it returned last

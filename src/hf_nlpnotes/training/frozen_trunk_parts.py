@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from hf_nlpnotes.layers.layer_discovery import layer_groups, layer_stacks
+
+from .unfreezing.reducer import ReducerKeeper
+from .unfreezing.trainable import set_trainable
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,22 @@ class Trunk:
     def one_by_one(self) -> bool:
         """Whether there is one tensor between the frozen layers and the rest."""
         return self.why_not is None
+
+    def beside_layers(self, model: nn.Module) -> list[nn.Module]:
+        """Return the encoder's outermost modules that are no layers and hold none: embeddings, pooler, last norm."""
+        layers = (*self.layers, *self.upper_layers)
+        found: list[nn.Module] = []
+
+        def visit(module: nn.Module, path: str) -> None:
+            for name, child in module.named_children():
+                full = f"{path}.{name}".strip(".")
+                if any(layer.startswith(f"{full}.") for layer in layers):
+                    visit(child, full)
+                elif full not in layers:
+                    found.append(child)
+
+        visit(model.get_submodule(self.encoder), self.encoder)
+        return found
 
 
 def find_trunk(model: nn.Module, layers: int | None = None) -> Trunk:
@@ -90,58 +110,34 @@ def _encoder_of(model: nn.Module, stack: str) -> str:
 class FrozenMode:
     """Keeps a trunk frozen and in evaluation mode, from `attach` to `detach`.
 
-    `model.train()`, which the Trainer calls before every step, turns dropout in the trunk on again; a forward pre-hook
-    turns it off. Modules without parameters that stand beside the layers (the dropout of GPT-2's embeddings) are in
-    evaluation mode until the trunk has run, and in their own mode above it.
+    `model.train()`, which the Trainer calls before every step, does not reach the trunk; and where something else
+    turned its dropout on, a forward pre-hook turns it off. Modules without parameters that stand beside the layers
+    (the dropout of GPT-2's embeddings) are in evaluation mode until the trunk has run, and in their own above it.
     """
 
     def __init__(self, model: nn.Module, trunk: Trunk) -> None:
         self.model = model
         self.trunk = trunk
-        frozen, named = set(trunk.parameters), dict(model.named_parameters(remove_duplicate=False))
-        identities = {id(parameter) for name, parameter in named.items() if name in frozen}
-        self._parameters = [parameter for name, parameter in model.named_parameters() if name in frozen]
+        frozen = set(trunk.parameters)
+        self._keeper: ReducerKeeper | None = None
+        identities = {id(parameter) for name, parameter in model.named_parameters() if name in frozen}
         self._encoder = model.get_submodule(trunk.encoder)
-        own: dict[nn.Module, None] = {}
-        loose: dict[nn.Module, None] = {}
-        inside_upper = tuple(f"{path}." for path in trunk.upper_layers)
-        for path, module in self._encoder.named_modules():
-            full = f"{trunk.encoder}.{path}".strip(".")
-            if full in trunk.upper_layers or full.startswith(inside_upper):
-                continue
-            parameters = list(module.parameters())
-            if parameters and all(id(parameter) in identities for parameter in parameters):
-                own.update(dict.fromkeys(module.modules()))
-            elif not parameters and not list(module.children()) and not self._belongs_to_head(full, identities):
-                loose[module] = None
-        self._own = list(own)
-        self._loose = [module for module in loose if module not in own]
+        beside = trunk.beside_layers(model)
+        self._own = [model.get_submodule(path) for path in trunk.layers]
+        self._own += [m for m in beside if _holds_only(m, identities) and any(True for _ in m.parameters())]
+        self._loose = [module for module in beside if not any(True for _ in module.parameters())]
         self._handles: list[RemovableHandle] = []
-        self._required: list[bool] = []
+        self._before: list[str] = []
         self._modes: list[bool] | None = None
-
-    def _belongs_to_head(self, path: str, frozen: set[int]) -> bool:
-        """Whether a module without parameters is a part of one that trains: a pooler's activation."""
-        encoder = self._encoder
-        above = path.rpartition(".")[0]
-        while above and above != self.trunk.encoder and len(above) > len(self.trunk.encoder):
-            module = self.model.get_submodule(above)
-            holds_layers = any(layer.startswith(f"{above}.") for layer in self._all_layers())
-            trains = any(id(parameter) not in frozen for parameter in module.parameters())
-            if module is not encoder and trains and not holds_layers:
-                return True
-            above = above.rpartition(".")[0]
-        return False
-
-    def _all_layers(self) -> tuple[str, ...]:
-        return (*self.trunk.layers, *self.trunk.upper_layers)
 
     def attach(self) -> None:
         """Freeze, and watch the forwards."""
-        self._required = [parameter.requires_grad for parameter in self._parameters]
-        for parameter in self._parameters:
-            parameter.requires_grad_(False)
-            parameter.grad = None  # else an earlier gradient would go into the clipping norm and the optimizer
+        self._before = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        self._keeper = ReducerKeeper(self.model)
+        self._train_only(set(self._before) - set(self.trunk.parameters))
+        for module in self._own:
+            module.eval()
+            module.train = _Stays(module)  # type: ignore[method-assign]  # undone by detach
         self._handles.append(self._encoder.register_forward_pre_hook(self._enter))
         if self.trunk.layers:
             last = self.model.get_submodule(self.trunk.layers[-1])
@@ -153,21 +149,49 @@ class FrozenMode:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        for parameter, required in zip(self._parameters, self._required, strict=False):
-            parameter.requires_grad_(required)
-        self._required = []
+        for module in self._own:
+            module.__dict__.pop("train", None)
+            module.train(self._encoder.training)
+        self._train_only(self._before)
+        if self._keeper is not None:
+            self._keeper.close()
+
+    def _train_only(self, names: Collection[str]) -> None:
+        set_trainable(self.model, names)
+        if self._keeper is not None:
+            self._keeper.changed()  # DDP waits for the gradients of what trained when it wrapped the model
+
+    def enter(self) -> None:
+        """Set the modes for a run of the trunk; what stands beside it gets its own back where the trunk ends."""
+        for part in self._own:
+            for inner in part.modules():
+                if inner.training:
+                    inner.training = False
+        if self._modes is None:
+            self._modes = [part.training for part in self._loose]
+        for part in self._loose:
+            part.training = False
 
     # Hooks are bound methods: a deep copy of the model then has hooks of its own, on its own modules.
     def _enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        for part in self._own:
-            if part.training:
-                part.training = False
-        self._modes = [part.training for part in self._loose]
-        for part in self._loose:
-            part.training = False
+        self.enter()
 
     def _leave(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         if self._modes is not None:
             for part, mode in zip(self._loose, self._modes, strict=True):
                 part.training = mode
             self._modes = None
+
+
+class _Stays:
+    """Stands in for the `train` of a module that stays in evaluation mode; a class, so that models can be copied."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, mode: bool = True) -> nn.Module:
+        return self.module
+
+
+def _holds_only(module: nn.Module, parameters: set[int]) -> bool:
+    return all(id(parameter) in parameters for parameter in module.parameters())

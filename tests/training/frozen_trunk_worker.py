@@ -1,0 +1,50 @@
+"""What each of two processes does for test_frozen_trunk.py: `torchrun --nproc_per_node 2 … OUTPUT`."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import torch.distributed as dist
+from frozen_trunk_runs import Losses, build, train
+from torch import nn
+
+from hf_nlpnotes.training.frozen_trunk import FeatureExtraction
+
+
+def result(model: nn.Module, losses: Losses, extraction: FeatureExtraction) -> dict[str, object]:
+    """What the test compares."""
+    cache = extraction.trunk_cache
+    rows = (cache.rows, cache.computed) if cache else (0, 0)
+    return {"weights": dict(model.state_dict()), "losses": losses.seen, "rows": rows}
+
+
+def main() -> None:
+    """Train in every way."""
+    output = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    results: dict[str, object] = {}
+    for case, cache, options in [
+        ("plain", None, {"ddp_find_unused_parameters": False}),
+        ("unused", None, {"ddp_find_unused_parameters": True}),
+        ("memory", "memory", {}),
+        ("folder", output / "states", {}),
+        ("checkpointing", "memory", {"gradient_checkpointing": True}),
+    ]:
+        model, extraction = build(), FeatureExtraction(2, cache=cache)
+        losses = train(
+            model, output, extraction, gradient_accumulation_steps=2, per_device_train_batch_size=2, **options
+        )
+        results[case] = result(model, losses, extraction)
+    model, extraction = build("bert-without-dropout").double(), FeatureExtraction(2, cache="memory")
+    losses = train(model, output, extraction, per_device_train_batch_size=4, optim="sgd")
+    results["double"] = result(model, losses, extraction)
+    torch.save({**results, "world_size": dist.get_world_size()}, output / f"rank{dist.get_rank()}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -35,6 +35,7 @@ from transformers import (
 from transformers.utils import logging
 
 import hf_nlpnotes
+from hf_nlpnotes.training.loss_scaling import correct_loss_scaling
 from hf_nlpnotes.training.self_distillation import SelfDistillation
 from hf_nlpnotes.training.self_ensemble import SelfEnsemble
 
@@ -104,7 +105,7 @@ def main() -> None:
         for seed in range(options.seeds):
             set_seed(seed)
             model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=len(labels))
-            model.accepts_loss_kwargs = False  # stock heads take the mean over their own batch
+            correct_loss_scaling(model)  # for other models than ours
             with tempfile.TemporaryDirectory() as folder:
                 arguments = TrainingArguments(
                     folder,
@@ -117,6 +118,8 @@ def main() -> None:
                     save_strategy="no",
                     report_to="none",
                     disable_tqdm=True,
+                    log_level="error",
+                    log_level_replica="error",
                 )
                 trainer = Trainer(
                     model,

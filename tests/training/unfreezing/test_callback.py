@@ -369,3 +369,20 @@ def test_epochs_of_parts_of_a_batch(worker, tmp_path) -> None:
     run.train_dataset = worker.examples(26)
     run.train()
     assert [len(trained) for trained in spy.trained] == [4] * 4 + [41] * 6
+
+
+def test_a_new_trainer_after_a_training_that_was_broken_off(worker, tmp_path) -> None:
+    """With the same callback: on the same model, which was left half frozen, and on another."""
+
+    class Fail(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise KeyboardInterrupt
+
+    callback, model = LinearProbeThenFineTune(2), worker.build()
+    with pytest.raises(KeyboardInterrupt):
+        worker.trainer(model, worker.arguments(tmp_path), [callback, Fail()]).train()
+    for again in (model, FixedPositions(model.config).double()):
+        spy = worker.Spy()
+        worker.trainer(again, worker.arguments(tmp_path), [callback, spy]).train()
+        assert len(spy.trained[0]) == 4
+        assert len(spy.trained[-1]) == 41 - (again is not model)

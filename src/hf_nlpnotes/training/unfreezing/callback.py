@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,13 @@ class Unfreezing(TrainerCallback):
         self._groups: tuple[LayerGroup, ...] = ()
         self._schedule: UnfreezingSchedule | None = None
         self._steps_per_epoch: int | None = None
-        self._trains: frozenset[str] | None = None  # what trains now; None outside of a training
+        self._model: weakref.ref[nn.Module] | None = None  # that trains; None outside of a training
+        self._trains: frozenset[str] = frozenset()  # what trains now
+        self._drawn: tuple[int, int] | None = None  # number of the phase and of the draw in it, for which that holds
         self._before: dict[str, bool] = {}  # requires_grad of each parameter before the training
         self._history: list[dict[str, Any]] = []
         self._seen = 0
+        self._first = 0
         self._rates: list[Any] = []
         self._keeper: ReducerKeeper | None = None
         self._best: BestWeights | None = None
@@ -123,6 +127,7 @@ class Unfreezing(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Look at the model and the arguments while nothing is wrapped or sharded yet."""
+        self._close()  # of a training that was broken off
         check_arguments(args)
         if model is not None:
             self._prepare(model)
@@ -141,10 +146,9 @@ class Unfreezing(TrainerCallback):
     ) -> None:
         """Freeze what the phase at this step does not train."""
         assert model is not None
-        self._close(model)  # of a training that was broken off
+        self._close()
         check_arguments(args, model)
-        if self._schedule is None:
-            self._prepare(model)
+        self._prepare(model)
         schedule = self._schedule
         assert schedule is not None
         ever = schedule.parameters_ever(self._groups)
@@ -154,6 +158,8 @@ class Unfreezing(TrainerCallback):
         self._steps_per_epoch = steps_per_epoch(train_dataloader, args.gradient_accumulation_steps)
         self._metric = self._best_metric(args)
         self._history, self._seen, self._kept_step = [], -1, None
+        self._first = state.global_step
+        self._trains, self._drawn, self._model = frozenset(), None, weakref.ref(model)
         self._before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         self._keeper = ReducerKeeper(model, rebuild=self._rebuild_reducer)
         progress = self._measure(state)
@@ -180,7 +186,8 @@ class Unfreezing(TrainerCallback):
         if self._best is not None and index > 0 and self._schedule.starts(progress)[index] == progress.step:
             self._restore(model, progress, index)
         self._enter(model, progress)
-        self._report(model, state, self._schedule.phases[index], index)
+        if state.global_step in (self._first, self._schedule.starts(progress)[index]):
+            self._report(model, state, self._schedule.phases[index], index)
 
     def on_pre_optimizer_step(
         self,
@@ -244,13 +251,13 @@ class Unfreezing(TrainerCallback):
         **kwargs: Any,
     ) -> TrainerControl:
         """Keep the weights, if they are the best of the phase; end the training where the phase says so."""
-        if self._trains is not None and model is not None and state.global_step > 0:
+        if self._model is not None and model is not None and state.global_step > 0:
             self._keep_best(model, self._measure(state))
         return self._maybe_stop(state, control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Put the best weights of the phase into the checkpoint."""
-        if self._best is not None and self._trains is not None and self._kept_step is not None:
+        if self._best is not None and self._kept_step is not None:
             self._best.link_into(_folder(args) / f"checkpoint-{state.global_step}", self._kept_step)
 
     def on_train_end(
@@ -270,7 +277,7 @@ class Unfreezing(TrainerCallback):
                 index = self._schedule.index_at(progress.at(progress.step - 1))
                 self._restore(model, progress, index + 1)
             self._best.remove()
-        self._close(model)
+        self._close()
 
     def _prepare(self, model: nn.Module) -> None:
         self._groups = self._given_groups or layer_groups(model)
@@ -298,6 +305,12 @@ class Unfreezing(TrainerCallback):
     def _enter(self, model: nn.Module, progress: Progress) -> None:
         assert self._schedule is not None
         assert self._keeper is not None
+        index = self._schedule.index_at(progress)
+        sample = self._schedule.phases[index].sample
+        drawn = (index, progress.step // sample.every if sample else 0)
+        if drawn == self._drawn:
+            return
+        self._drawn = drawn
         trains = self._schedule.parameters_at(progress, self._groups) & self._learnable()
         if not trains:
             raise ValueError(f"no parameters train in phase {self._schedule.phase_at(progress).name!r}")
@@ -406,19 +419,20 @@ class Unfreezing(TrainerCallback):
             self._kept_step = best
 
     def _maybe_stop(self, state: TrainerState, control: TrainerControl) -> TrainerControl:
-        if self._trains is not None and self._schedule is not None and self._schedule.stops(self._measure(state)):
+        if self._model is not None and self._schedule is not None and self._schedule.stops(self._measure(state)):
             control.should_training_stop = True
         return control
 
-    def _close(self, model: nn.Module) -> None:
-        if self._trains is None:
+    def _close(self) -> None:
+        """Leave the model of the last training as it was found."""
+        model = None if self._model is None else self._model()
+        self._model, self._best = None, None
+        if model is None:
             return
         set_trainable(model, self._learnable())
-        self._trains = None
         if self._keeper is not None:
             self._keeper.changed()  # a later training without this callback must not meet a reducer of one phase
             self._keeper.close()
-        self._best = None
 
 
 def _folder(args: TrainingArguments) -> Path:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from hf_nlpnotes.layers.layer_discovery import LayerGroup
+from torch import nn
+
+from hf_nlpnotes.layers.layer_discovery import LayerGroup, layer_groups
 
 from .schedule import Progress, UnfreezingSchedule, named_parameters
 
@@ -46,7 +48,7 @@ def spans(
 
 def plot_schedule(
     schedule: UnfreezingSchedule,
-    groups: Sequence[LayerGroup],
+    groups: nn.Module | Sequence[LayerGroup],
     progress: Progress,
     path: str | os.PathLike[str],
 ) -> None:
@@ -54,7 +56,7 @@ def plot_schedule(
 
     Args:
         schedule: what trains when.
-        groups: of the model, bottom first.
+        groups: the model, or its groups, bottom first.
         progress: `Progress(step=0, max_steps=…, steps_per_epoch=…)` before a training, `callback.progress` after it.
         path: the picture; its ending (.png, .svg, .pdf) says what it becomes.
 
@@ -66,7 +68,7 @@ def plot_schedule(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('the plot of a schedule needs matplotlib: pip install "hf-nlpnotes[plots]"') from error
-    rows = spans(schedule, groups, progress)
+    rows = spans(schedule, layer_groups(groups) if isinstance(groups, nn.Module) else groups, progress)
     figure = Figure(figsize=(8, 1.2 + 0.28 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)  # without pyplot: no window, no state of the program is touched
     axes = figure.subplots()

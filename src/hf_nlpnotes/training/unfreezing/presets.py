@@ -11,7 +11,8 @@ When to use which, and how each fails:
 - `LinearProbeThenFineTune` (Kumar et al. 2022): the head until it fits, then everything, so that a random head does
   not distort good features. Pays out of distribution; the second phase wants a small rate.
 - `LISA` (Pan et al. 2024): embeddings, head and a few layers at random train, drawn anew every few steps. Saves
-  optimizer state and backward passes; every layer trains in the end.
+  gradients and their exchange; every layer trains in the end. The optimizer keeps the moments of layers drawn before,
+  so its memory grows to that of full fine-tuning.
 """
 
 from __future__ import annotations

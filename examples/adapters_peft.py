@@ -5,10 +5,14 @@ r"""Train LoRA, IA3 and bottleneck adapters beside full fine-tuning, then switch
         --max_length 48
 
 The first trains on a few texts of its own, the second on folders (or names on the hub) with texts and labels. Printed
-are, for each way, the trained parameters, the accuracy on the test texts and what is saved:
+are, for each way, the trained parameters, the accuracy on the test texts and what is saved; on the built-in texts,
+which are few and serve as test texts too:
 
-OUTPUT
+                          trained parameters  accuracy  saved
+    full fine-tuning               6,016,771     1.000  25.85 MB
+    LoRA                              99,331     1.000  0.40 MB
 
+and so on, pooler and classifier included, then the accuracies of two tasks between which one model is switched.
 Each is saved by `save_pretrained` and measured after it was loaded again. With two processes, which change no figure
 by more than rounding does: `torchrun --nproc_per_node 2 examples/adapters_peft.py` (ACCELERATE_USE_CPU=true without
 a GPU).

@@ -5,8 +5,7 @@
 
 The first learns from a few sentences of its own. The second reads 1,000 of ChnSentiCorp's reviews and 1,000 posts of
 Weibo NER; `--data` is a folder of `train.tsv`, `test.json`, … and `--tags` one of CoNLL files, or names on the hub.
-The first prints, and an answer
-of each task's pipeline below,
+The first prints, above an answer of each task's pipeline,
 
                            accuracy               F1
     sentiment alone    0.633 ± 0.058

@@ -14,7 +14,8 @@ encoder's forward by an exception of ours, caught in `run_selected`. A compiler 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -361,11 +362,23 @@ def _run(encoder: nn.Module, inputs: Mapping[str, Any], run: _Run) -> Any:
         place.run = before
 
 
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Forward passes in here report to no run: such as something makes for itself inside of the one under way."""
+    place = _place()
+    before, place.run = place.run, None
+    try:
+        yield
+    finally:
+        place.run = before
+
+
 __all__ = [
     "Accumulation",
     "Selected",
     "encoder_stack",
     "run_selected",
     "start_accumulation",
+    "unwatched",
     "watch_layers",
 ]

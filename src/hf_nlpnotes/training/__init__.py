@@ -17,12 +17,12 @@ from .loss_scaling import correct_loss_scaling
 from .multi_task import MultiTaskModel
 from .multi_task_collator import MultiTaskCollator
 from .multi_task_data import MultiTaskDataset, TaskDataset, task_datasets
-from .multi_task_sampling import TaskSampling
+from .multi_task_sampling import TaskSampling, task_probabilities
 from .parameter_groups import layer_learning_rates, layer_wise_optimizer, parameter_groups
-from .self_distillation import SelfDistillation
-from .self_ensemble import SelfEnsemble
+from .self_distillation import SelfDistillation, distillation_loss
+from .self_ensemble import Averaging, SelfEnsemble
 from .slanted_triangular import SlantedTriangular, slanted_triangular_schedule
-from .two_stage import carry_encoder, encoder_of, record_lineage
+from .two_stage import CarryReport, carry_encoder, encoder_of, record_lineage
 from .unfreezing import (
     LISA,
     ChainThaw,
@@ -35,6 +35,8 @@ from .unfreezing import (
 
 __all__ = [
     "LISA",
+    "Averaging",
+    "CarryReport",
     "ChainThaw",
     "FeatureExtraction",
     "GradualUnfreeze",
@@ -53,6 +55,7 @@ __all__ = [
     "carry_encoder",
     "claim_folder",
     "correct_loss_scaling",
+    "distillation_loss",
     "encoder_of",
     "is_whole",
     "last_whole_checkpoint",
@@ -62,5 +65,6 @@ __all__ = [
     "record_lineage",
     "slanted_triangular_schedule",
     "task_datasets",
+    "task_probabilities",
     "whole_folder",
 ]

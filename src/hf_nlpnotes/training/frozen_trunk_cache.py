@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from hf_nlpnotes.layers.layer_accumulation import unwatched
+
 from .frozen_trunk_keys import EncoderCall, encoder_call, fingerprint, row_keys
 from .frozen_trunk_parts import FrozenMode
 from .frozen_trunk_store import StateStore
@@ -182,7 +184,8 @@ class TrunkCache:
         self.mode.enter()
         self._passing = True
         try:
-            self._plain(**values)
+            with unwatched():  # a selection of layers must not take these layers for those of the forward under way
+                self._plain(**values)
         except _Reached as reached:
             output = reached.output
         else:

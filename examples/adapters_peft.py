@@ -13,9 +13,8 @@ which are few and serve as test texts too:
     LoRA                              99,331     1.000  0.40 MB
 
 and so on, pooler and classifier included, then the accuracies of two tasks between which one model is switched.
-Each is saved by `save_pretrained` and measured after it was loaded again. With two processes, which change no figure
-by more than rounding does: `torchrun --nproc_per_node 2 examples/adapters_peft.py` (ACCELERATE_USE_CPU=true without
-a GPU).
+Each is saved by `save_pretrained` and measured after it was loaded again. With two processes:
+`torchrun --nproc_per_node 2 examples/adapters_peft.py` (ACCELERATE_USE_CPU=true without a GPU).
 """
 
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import torch
 from _data import read_texts
+from accelerate.utils import broadcast_object_list, wait_for_everyone
 from datasets import ClassLabel, Dataset, DatasetDict, disable_progress_bars
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from transformers import (
@@ -154,7 +154,8 @@ def main() -> None:
         set_seed(options.seed)
         return AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=labels)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as own:
+        (folder,) = broadcast_object_list([own])  # the first process saves, all of them load
         show(f"{'':<20}  trained parameters  accuracy  saved")
         for name, config in methods(options, new_layers(base())).items():
             model = base() if config is None else get_peft_model(base(), config)
@@ -164,7 +165,7 @@ def main() -> None:
             trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
             saved = Path(folder) / name
             trainer.save_model(str(saved))
-            trainer.accelerator.wait_for_everyone()
+            wait_for_everyone()
             if config is None:
                 loaded = AutoModelForSequenceClassification.from_pretrained(saved)
             else:
@@ -182,6 +183,7 @@ def main() -> None:
             model.set_adapter(adapter)
             test = trainer_of(model, tokenizer, data, options, folder, options.adapter_learning_rate)
             show(f"switched to {adapter}: accuracy {test.evaluate()['eval_accuracy']:.3f}")
+        wait_for_everyone()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 | what | names |
 |---|---|
 | what trains when | `Unfreezing` and its presets, `UnfreezingSchedule` (`training.unfreezing`) |
-| learning rates | `layer_wise_optimizer`, `SlantedTriangular` |
+| learning rates | `layer_wise_optimizer`, `SlantedTriangular`; with gradual unfreezing: `ulmfit` |
 | frozen encoders | `FeatureExtraction` |
 | averages of weights | `SelfEnsemble`, `SelfDistillation` |
 | several tasks | `carry_encoder`, `MultiTaskModel`, `MultiTaskDataset`, `TaskSampling` |
@@ -28,9 +28,12 @@ from .unfreezing import (
     ChainThaw,
     GradualUnfreeze,
     LinearProbeThenFineTune,
+    Phase,
+    Plateau,
     SequentialUnfreeze,
     Unfreezing,
     UnfreezingSchedule,
+    ulmfit,
 )
 
 __all__ = [
@@ -44,6 +47,8 @@ __all__ = [
     "MultiTaskCollator",
     "MultiTaskDataset",
     "MultiTaskModel",
+    "Phase",
+    "Plateau",
     "SelfDistillation",
     "SelfEnsemble",
     "SequentialUnfreeze",
@@ -66,5 +71,6 @@ __all__ = [
     "slanted_triangular_schedule",
     "task_datasets",
     "task_probabilities",
+    "ulmfit",
     "whole_folder",
 ]

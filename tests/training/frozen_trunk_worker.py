@@ -31,7 +31,7 @@ def main() -> None:
         ("unused", None, {"ddp_find_unused_parameters": True}),
         ("memory", "memory", {}),
         ("folder", output / "states", {}),
-        ("checkpointing", "memory", {"gradient_checkpointing": True}),
+        ("checkpointing", "memory", {"activation_checkpointing": True}),
     ]:
         model, extraction = build(), FeatureExtraction(2, cache=cache)
         losses = train(

@@ -213,5 +213,5 @@ def _refuse(args: TrainingArguments, model: nn.Module, *, with_cache: bool) -> N
     if checkpointing and (options or {}).get("use_reentrant", False):
         raise ValueError(
             "reentrant activation checkpointing needs inputs that require gradients, which a frozen trunk does not "
-            'give: set gradient_checkpointing_kwargs={"use_reentrant": False}'
+            'give: set activation_checkpointing_kwargs={"use_reentrant": False}'
         )

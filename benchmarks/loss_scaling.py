@@ -147,11 +147,13 @@ def measure(architecture: str, head: str, folder: str) -> Row:
     """Measure one head of one architecture."""
     model = built(architecture, head)
     whole = grad_norm(model, head, 1, folder)
+    if whole < 1e-6:  # MRA's attention is all zeros without its CUDA kernel: the choices are equal
+        raise ValueError(f"gradients of norm {whole:.1e} are rounding errors")
     before = grad_norm(model, head, ACCUMULATION, folder) / whole
     honours = honours_num_items(model)
     told = bool(Trainer(model=model, args=TrainingArguments(folder, use_cpu=True)).model_accepts_loss_kwargs)
-    correct_loss_scaling(model)
-    after = grad_norm(model, head, ACCUMULATION, folder) / grad_norm(model, head, 1, folder)
+    mended = correct_loss_scaling(model)
+    after = grad_norm(model, head, ACCUMULATION, folder) / whole if mended else before
     return Row(architecture, head, told, honours, before, after)
 
 
@@ -164,14 +166,12 @@ def measured_or_reason(architecture: str, head: str, folder: str) -> Row | str:
         return f"{architecture} {head}: {type(error).__name__}: {' '.join(str(error).split())[:100]}"
 
 
-def table(rows: list[Row]) -> str:
-    """Return the rows as text, one model a line."""
-    lines = [f"{'architecture':<24} {'head':<20} {'told':<5} {'honours':<7} {'before':>7} {'after':>7}"]
-    for row in rows:
-        words = ["yes" if flag else "no" for flag in (row.told, row.honours)]
-        figures = f"{row.before:>7.3f} {row.after:>7.3f}"
-        lines.append(f"{row.architecture:<24} {row.head:<20} {words[0]:<5} {words[1]:<7} {figures}")
-    return "\n".join(lines)
+def line(row: Row | str) -> str:
+    """Return what was found about one model as a line of the table."""
+    if isinstance(row, str):
+        return f"not measured: {row}"
+    told, honours = ("yes" if flag else "no" for flag in (row.told, row.honours))
+    return f"{row.architecture:<24} {row.head:<20} {told:<5} {honours:<7} {row.before:>7.3f} {row.after:>7.3f}"
 
 
 def main() -> int:
@@ -185,11 +185,15 @@ def main() -> int:
     torch.set_num_threads(1)
     rows: list[Row] = []
     missing: list[str] = []
+    if not args.json:
+        print(f"{'architecture':<24} {'head':<20} {'told':<5} {'honours':<7} {'before':>7} {'after':>7}")
     with tempfile.TemporaryDirectory() as folder:
         for head in args.heads:
             names = sorted(getattr(modeling_auto, f"MODEL_FOR_{HEADS[head][0]}_MAPPING_NAMES"))
             for name in (name for name in names if args.architectures is None or name in args.architectures):
                 found = measured_or_reason(name, head, folder)
+                if not args.json:
+                    print(line(found), flush=True)
                 if isinstance(found, Row):
                     rows.append(found)
                 else:
@@ -198,9 +202,6 @@ def main() -> int:
         print("\n".join(missing) or "no such head", file=sys.stderr)
         return 1
     if not args.json:
-        print(table(rows))
-        for line in missing:
-            print(f"not measured: {line}")
         for head in args.heads:
             counts = Counter((row.before > 1.5, row.after > 1.5) for row in rows if row.head == head)
             wrong, still = sum(n for (w, _), n in counts.items() if w), sum(n for (_, s), n in counts.items() if s)

@@ -1,4 +1,4 @@
-"""The example runs, on the tiny model, with its own texts and with folders."""
+"""The example runs, on the tiny model."""
 
 import runpy
 import sys
@@ -14,27 +14,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:Fu
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    for name, labels in (("opinions", ["0", "1"]), ("topics", ["体育", "财经", "教育"])):
-        folder = tmp_path / name
-        folder.mkdir()
-        rows = [f"{label}\t{text}" for label in labels for text in ("酒店很好", "国足今晚出战", "股票涨跌")]
-        for split in ("train", "test"):
-            (folder / f"{split}.tsv").write_text("label\ttext_a\n" + "\n".join(rows) + "\n", encoding="utf-8")
+def opinions(tmp_path: Path) -> Path:
+    rows = [f"{label}\t{text}" for label in "01" for text in ("酒店很好", "国足今晚出战", "股票涨跌")]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.tsv").write_text("label\ttext_a\n" + "\n".join(rows) + "\n", encoding="utf-8")
     return tmp_path
 
 
-@pytest.mark.parametrize("with_data", [False, True])
 def test_it_compares_and_switches(
-    with_data: bool,
-    data: Path,
-    tiny_chinesebert_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    opinions: Path, tiny_chinesebert_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """One task from a folder, the other one built in."""
     arguments = ["--model", tiny_chinesebert_folder, "--epochs", 1, "--bottleneck_size", 4]
-    if with_data:
-        arguments += ["--data", data / "opinions", "--second_data", data / "topics", "--limit", 4]
+    arguments += ["--data", opinions, "--limit", 4]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     runpy.run_path(str(SCRIPT), run_name="__main__")

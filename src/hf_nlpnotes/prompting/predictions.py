@@ -14,6 +14,8 @@ are three ways, and the fastest that gives the model's own logits is found by co
 - `masks`: the whole head at the masks only, (masks, vocabulary): for example MobileBERT, which multiplies with two
   matrices, or an output embedding with an adapter or of 8 bits.
 - `full`: the model as it is, where the head wants the whole sequence: for example Perceiver.
+
+Without gradients the first two also run the end of the last layer at the masks only, see `narrowing`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -30,6 +32,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .narrowing import Narrowing, candidates, take
 from .weight_state import sampled_values, tensor_state
 
 logger = logging.getLogger(__name__)
@@ -39,6 +42,9 @@ Path: TypeAlias = Literal["rows", "masks", "full"]
 
 _TOLERANCE = {torch.float16: 0.05, torch.bfloat16: 0.05}
 """Largest difference of logits, relative to their spread, that rounding may cause between two ways (else 1e-3)."""
+
+_SAME = 1e-5
+"""The same for the same products of other shapes."""
 
 _LOGITS_AT_ONCE = 1 << 23
 """Most logits that exist at a time while a normaliser is computed: 32 MB of float32."""
@@ -187,7 +193,7 @@ def predict_masks(model: nn.Module, inputs: Mapping[str, torch.Tensor], position
     """
     way = _way(model, inputs, positions)
     if way.head is not None:
-        return _HeadStates(_head_states(model, inputs, positions, way.head.linear), way.head)
+        return _HeadStates(_head_states(model, inputs, positions, way.head.linear, way.narrowing), way.head)
     return full_logits(_logits_at(model, inputs, positions, way))
 
 
@@ -220,11 +226,15 @@ def scoring_path(model: nn.Module, inputs: Mapping[str, torch.Tensor], positions
 
 @dataclass(frozen=True)
 class _Way:
-    """The path of a model, its output embedding if that is used, and what it was found for."""
+    """The path of a model, its output embedding if that is used, where it is narrowed, and what it was found for."""
 
     path: Path
     head: _OutputEmbedding | None
+    narrowing: Narrowing | None
     found_for: tuple[int, ...]
+
+    def holds(self, found_for: tuple[int, ...]) -> bool:
+        return self.found_for == found_for and (self.narrowing is None or self.narrowing.holds())
 
 
 def _way(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> _Way:
@@ -232,21 +242,25 @@ def _way(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor
     parts = (linear, getattr(linear, "weight", None), getattr(linear, "bias", None))
     found_for = tuple(id(part) for part in parts)
     known = _ways.get(model)
-    if known is None or known.found_for != found_for:
+    if known is None or not known.holds(found_for):
         row = {name: value[:1] for name, value in inputs.items()}
         path, head = _find_path(model, row, positions[:1])
-        _ways[model] = known = _Way(path, head, found_for)
+        narrowing = None if path == "full" else _find_narrowing(model, row, positions[:1])
+        _ways[model] = known = _Way(path, head, narrowing, found_for)
         if path != "rows":
             logger.info("%s takes the slower path %r to the scores", type(model).__name__, path)
     return known
 
 
 def _logits_at(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor, way: _Way) -> torch.Tensor:
-    logits = (_full if way.path == "full" else _gathered_logits)(model, inputs, positions)
+    if way.path == "full":
+        logits = _full(model, inputs, positions)
+    else:
+        logits = _gathered_logits(model, inputs, positions, way.narrowing)
     return logits.to(_score_dtype(logits))
 
 
-_NO_SUCH_HEAD = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
+_NO_SUCH_HEAD = (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError)
 """What a head may raise that wants the whole sequence."""
 
 
@@ -272,17 +286,49 @@ def _find_path(
         return "masks", None
 
 
-def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
+@torch.no_grad()
+def _find_narrowing(model: Any, row: Mapping[str, torch.Tensor], positions: torch.Tensor) -> Narrowing | None:
+    """The first place with which the model says the same; none in half precision, where one cannot be sure."""
+    length = positions.new_tensor(next(iter(row.values())).shape[1])
+    if model.dtype in _TOLERANCE or getattr(model.config, "chunk_size_feed_forward", None) or length < 4:
+        return None
+    # Two rows, one of them padded, with two masks: one alone would let wrong shapes pass, as they are broadcast.
+    rows = {name: value.expand(2, *value.shape[1:]).clone() for name, value in row.items()}
+    if "attention_mask" in rows:
+        rows["attention_mask"][1, -1] = 0
+    first = positions[:, :1] % (length - 1)
+    asked = torch.cat([first, (first + 1) % (length - 1)], dim=1).expand(2, 2)
+    trials = [(row, positions), (rows, asked)]
+    with _without_dropout(model):
+        expected = [_gathered_logits(model, inputs, places) for inputs, places in trials]
+
+        def says_the_same(narrowing: Narrowing) -> bool:
+            try:
+                return all(
+                    _agree(_gathered_logits(model, inputs, places, narrowing), logits, _SAME)
+                    for (inputs, places), logits in zip(trials, expected, strict=True)
+                )
+            except _NO_SUCH_HEAD:
+                return False
+
+        return next(filter(says_the_same, candidates(_encoder(model), lambda: model(**row))), None)
+
+
+def _agree(found: torch.Tensor, expected: torch.Tensor, tolerance: float | None = None) -> bool:
     """Whether two ways to the same logits differ by rounding only."""
     if found.shape != expected.shape:
         return False
-    tolerance = _TOLERANCE.get(expected.dtype, 1e-3)
+    tolerance = _TOLERANCE.get(expected.dtype, 1e-3) if tolerance is None else tolerance
     difference, spread = (found - expected).float().abs().max(), expected.float().std()
     return bool(difference <= tolerance * spread.clamp_min(1e-6))
 
 
 def _head_states(
-    model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor, linear: nn.Linear
+    model: Any,
+    inputs: Mapping[str, torch.Tensor],
+    positions: torch.Tensor,
+    linear: nn.Linear,
+    narrowing: Narrowing | None = None,
 ) -> torch.Tensor:
     """What the output embedding is given at `positions`, (batch, K, hidden); it is itself run on nothing."""
     owner = threading.get_ident()
@@ -296,7 +342,7 @@ def _head_states(
 
     handle = linear.register_forward_pre_hook(catch)
     try:
-        with _gathering(model, positions):
+        with _gathering(model, inputs, positions, narrowing):
             model(**inputs)
     finally:
         handle.remove()
@@ -305,28 +351,41 @@ def _head_states(
     return caught[0]
 
 
-def _gathered_logits(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
+def _gathered_logits(
+    model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor, narrowing: Narrowing | None = None
+) -> torch.Tensor:
     """All logits at `positions`, from a head that sees these positions only."""
-    with _gathering(model, positions):
+    with _gathering(model, inputs, positions, narrowing):
         return _logits(model(**inputs))
 
 
 @contextmanager
-def _gathering(model: Any, positions: torch.Tensor) -> Iterator[None]:
+def _gathering(
+    model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor, narrowing: Narrowing | None
+) -> Iterator[None]:
     """The encoder's last hidden states are replaced by those at `positions`, for the calls of this thread."""
     owner = threading.get_ident()  # another thread may run the same model meanwhile
+    length = next(inputs[name].shape[1] for name in ("input_ids", "inputs_embeds") if name in inputs)
+    # With gradients a layer may be run again, at a time when nothing is narrowed any more (gradient checkpointing).
+    narrowed: AbstractContextManager[list[int]] = nullcontext([])
+    if narrowing is not None and not torch.is_grad_enabled():
+        narrowed = narrowing.applied(positions, length)
+
+    def gathered(states: torch.Tensor) -> torch.Tensor:
+        return states if times else take(states, positions)
 
     def gather(_module: nn.Module, _args: Any, output: Any) -> Any:
         if threading.get_ident() != owner:
             return output
         if isinstance(output, tuple):
-            return (_take(output[0], positions), *output[1:])
-        output.last_hidden_state = _take(output.last_hidden_state, positions)
+            return (gathered(output[0]), *output[1:])
+        output.last_hidden_state = gathered(output.last_hidden_state)
         return output
 
     handle = _encoder(model).register_forward_hook(gather)
     try:
-        yield
+        with narrowed as times:
+            yield
     finally:
         handle.remove()
 
@@ -351,12 +410,7 @@ def _encoder(model: Any) -> nn.Module:
 
 
 def _full(model: nn.Module, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
-    return _take(_logits(model(**inputs)), positions)
-
-
-def _take(values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Rows of (batch, length, size) at (batch, K): (batch, K, size)."""
-    return values.gather(1, positions[:, :, None].expand(-1, -1, values.shape[2]))
+    return take(_logits(model(**inputs)), positions)
 
 
 def _logits(output: Any) -> torch.Tensor:

@@ -38,6 +38,7 @@ class Task:
         score: (predictions, references) → percent; numbers of labels, `IGNORED` where there is none.
         related: the task that two-stage and multi-task fine-tuning learn from as well; None for a related task.
         batch_size, epochs: of every way that trains the encoder; without it the epochs are `frozen_epochs`.
+        rate, head_rate: learning rates of the whole model and of its head, in the ways that train both.
     """
 
     title: str
@@ -52,6 +53,8 @@ class Task:
     epochs: int
     related: Task | None = None
     frozen_epochs: int = 20
+    rate: float = 3e-4
+    head_rate: float = 3e-4
 
 
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
@@ -135,18 +138,9 @@ def tags_task(
     )
     collate = DataCollatorForTokenClassification(tokenizer)
     return Task(
-        title,
-        "entity F1",
-        AutoModelForTokenClassification,
-        labels,
-        train,
-        test,
-        collate,
-        entity_f1(labels),
-        batch_size,
-        epochs,
-        related,
-    )
+        title, "entity F1", AutoModelForTokenClassification, labels, train, test, collate, entity_f1(labels),
+        batch_size, epochs, related, frozen_epochs=10, rate=5e-4, head_rate=5e-3,
+    )  # fmt: skip
 
 
 def chnsenticorp(folder: Path, tokenizer: Any, seed: int, texts: int = 600) -> Task:

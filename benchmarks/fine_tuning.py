@@ -49,7 +49,6 @@ from hf_nlpnotes.training.slanted_triangular import SlantedTriangular
 from hf_nlpnotes.training.two_stage import carry_encoder
 from hf_nlpnotes.training.unfreezing import ChainThaw, GradualUnfreeze
 
-RATE = 3e-4  # of the whole model
 FEW_RATE = 2e-3  # of modules beside a frozen model
 HEAD_RATE = 5e-3  # of a head on a frozen encoder
 EVALUATED = 64  # examples at once
@@ -67,7 +66,7 @@ class Run:
         seed: of heads, order and dropout.
         arguments: changes to the stock `TrainingArguments`.
         callbacks: of the Trainer.
-        trainer: further arguments of the Trainer.
+        layer_decay: learning rate of a layer over that of the layer above it.
     """
 
     model: str
@@ -75,7 +74,7 @@ class Run:
     seed: int
     arguments: dict[str, Any]
     callbacks: list[Any]
-    trainer: dict[str, Any]
+    layer_decay: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def fit(model: Any, run: Run, data: Any = None, collate: Any = None) -> tuple[fl
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {
             "output_dir": folder,
-            "learning_rate": RATE,
+            "learning_rate": run.task.rate,
             "num_train_epochs": run.task.epochs,
             "per_device_train_batch_size": run.task.batch_size,
             "warmup_steps": 0.1,
@@ -108,13 +107,15 @@ def fit(model: Any, run: Run, data: Any = None, collate: Any = None) -> tuple[fl
             "dataloader_pin_memory": False,
             **run.arguments,
         }
+        arguments = TrainingArguments(**options)
+        head_rate = None if "learning_rate" in run.arguments else run.task.head_rate
         trainer = Trainer(
             model,
-            TrainingArguments(**options),
+            arguments,
             collate or run.task.collate,
             run.task.train if data is None else data,
             callbacks=run.callbacks,
-            **run.trainer,
+            optimizer_cls_and_kwargs=layer_wise_optimizer(arguments, run.layer_decay, head_rate),
         )
         trainer.remove_callback(PrinterCallback)
         start = time.process_time()
@@ -175,16 +176,10 @@ def fine_tuning(run: Run) -> Result:
     return trained(stock(run), run)
 
 
-def discriminative() -> dict[str, Any]:
-    """Rates that fall with depth, for the Trainer."""
-    options = TrainingArguments(output_dir="unused", learning_rate=RATE, use_cpu=True, report_to="none")
-    return {"optimizer_cls_and_kwargs": layer_wise_optimizer(options, layer_decay=0.9)}
-
-
 def gradual_unfreezing(run: Run) -> Result:
     """ULMFiT's bundle: top down within the first half, rates that fall with depth, slanted triangular schedule."""
     run.callbacks += [GradualUnfreeze(phase_steps=0.1), SlantedTriangular()]
-    run.trainer |= discriminative()
+    run.layer_decay = 0.9
     return trained(stock(run), run)
 
 
@@ -200,7 +195,7 @@ def two_stage(run: Run) -> Result:
     """The related task first, then a new head on its encoder."""
     related = run.task.related
     assert related is not None
-    first = replace(run, task=related, callbacks=[], arguments={}, trainer={})
+    first = replace(run, task=related, callbacks=[], arguments={})
     intermediate = stock(first)
     before, _ = fit(intermediate, first)
     model, _ = carry_encoder(intermediate, run.task.auto_class, num_labels=len(run.task.labels))
@@ -337,7 +332,7 @@ def main() -> None:
             rows[name] = []
             for seed, task in enumerate(tasks):
                 set_seed(seed)
-                rows[name].append(WAYS[name](Run(options.model, task, seed, {}, [], {})))
+                rows[name].append(WAYS[name](Run(options.model, task, seed, {}, [])))
             print(row(name, rows[name]), flush=True)
     if options.json:
         content = {title: {name: [vars(r) for r in results] for name, results in rows.items()}

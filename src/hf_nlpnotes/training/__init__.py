@@ -18,7 +18,7 @@ from .multi_task import MultiTaskModel
 from .multi_task_collator import MultiTaskCollator
 from .multi_task_data import MultiTaskDataset, TaskDataset, task_datasets
 from .multi_task_sampling import TaskSampling, task_probabilities
-from .parameter_groups import layer_learning_rates, layer_wise_optimizer, parameter_groups
+from .parameter_groups import layer_learning_rates, layer_wise_optimizer
 from .self_distillation import SelfDistillation, distillation_loss
 from .self_ensemble import Averaging, SelfEnsemble
 from .slanted_triangular import SlantedTriangular, slanted_triangular_schedule
@@ -66,7 +66,6 @@ __all__ = [
     "last_whole_checkpoint",
     "layer_learning_rates",
     "layer_wise_optimizer",
-    "parameter_groups",
     "record_lineage",
     "slanted_triangular_schedule",
     "task_datasets",

@@ -25,8 +25,9 @@ from .encoding import PromptEncoder
 from .expansion import candidate_words, expand_from_texts, expand_from_vectors, vocabulary_words
 from .label_paths import LabelPaths
 from .label_words import READY_LABEL_WORDS, ready_label_words
+from .mask_predictions import MaskPredictions
 from .model import PromptForSequenceClassification
-from .predictions import MaskPredictions, mask_logits, predict_masks, scoring_path
+from .predictions import mask_logits, predict_masks, scoring_path
 from .refinement import Refinement, learn_word_weights, refine_by_frequency, refine_by_relevance, refine_label_words
 from .reranking import best, pseudo_log_likelihood, rerank
 from .scoring import WordScores, accepted_inputs, longest_input, mask_positions, word_scores

@@ -32,8 +32,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .mask_predictions import (
+    HeadStates,
+    MaskPredictions,
+    OutputEmbedding,
+    encoder_of,
+    full_logits,
+    score_dtype,
+)
 from .narrowing import Narrowing, candidates, take
-from .weight_state import sampled_values, tensor_state
 
 logger = logging.getLogger(__name__)
 
@@ -46,132 +53,7 @@ _TOLERANCE = {torch.float16: 0.05, torch.bfloat16: 0.05}
 _SAME = 1e-5
 """The same for the same products of other shapes."""
 
-_LOGITS_AT_ONCE = 1 << 23
-"""Most logits that exist at a time while a normaliser is computed: 32 MB of float32."""
-
 _ways: weakref.WeakKeyDictionary[nn.Module, _Way] = weakref.WeakKeyDictionary()
-_means: weakref.WeakKeyDictionary[nn.Module, tuple[Any, torch.Tensor]] = weakref.WeakKeyDictionary()
-
-
-class MaskPredictions:
-    """Predictions at K masks of each of N rows: logits of chosen tokens, their mean and normaliser.
-
-    `predict_masks` makes them.
-    """
-
-    def logits_of(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Logits of the U tokens `token_ids` at every mask, of shape `(N, K, U)`."""
-        raise NotImplementedError
-
-    def centre(self) -> torch.Tensor:
-        """Mean logit of the whole vocabulary at every mask, of shape `(N, K)`."""
-        raise NotImplementedError
-
-    def log_normaliser(self) -> torch.Tensor:
-        """Logarithm of the sum of all exponentiated logits at every mask, of shape `(N, K)`."""
-        raise NotImplementedError
-
-    def select(self, rows: torch.Tensor, num_masks: int) -> MaskPredictions:
-        """The first `num_masks` masks of some rows."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class _FullLogits(MaskPredictions):
-    """All logits are there already."""
-
-    logits: torch.Tensor  # (N, K, vocabulary)
-
-    def logits_of(self, token_ids: torch.Tensor) -> torch.Tensor:
-        return self.logits[..., token_ids]
-
-    def centre(self) -> torch.Tensor:
-        return self.logits.mean(dim=-1)
-
-    def log_normaliser(self) -> torch.Tensor:
-        return self.logits.logsumexp(dim=-1)
-
-    def select(self, rows: torch.Tensor, num_masks: int) -> MaskPredictions:
-        return _FullLogits(self.logits[rows, :num_masks])
-
-
-@dataclass(frozen=True)
-class _HeadStates(MaskPredictions):
-    """The head's last vectors at the masks, beside the output embedding that they are multiplied with."""
-
-    states: torch.Tensor  # (N, K, hidden)
-    head: _OutputEmbedding
-
-    def logits_of(self, token_ids: torch.Tensor) -> torch.Tensor:
-        # A few rows: in float32 also where the model is in half precision, which then costs nothing.
-        dtype = _score_dtype(self.states)
-        bias = self.head.bias_of(token_ids, dtype)
-        return F.linear(self.states.to(dtype), self.head.linear.weight[token_ids].to(dtype), bias)
-
-    def centre(self) -> torch.Tensor:
-        mean, bias = self.head.mean()
-        return self.states.to(mean.dtype) @ mean + bias
-
-    def log_normaliser(self) -> torch.Tensor:
-        dtype = _score_dtype(self.states)
-        weight, bias = self.head.linear.weight, self.head.bias(self.states.dtype)
-        flat = self.states.flatten(0, 1)
-        chunk = max(1, _LOGITS_AT_ONCE // len(weight))
-        parts = [F.linear(part, weight, bias).to(dtype).logsumexp(dim=1) for part in flat.split(chunk)]
-        return torch.cat(parts).view(self.states.shape[:2]) if parts else flat.new_zeros(self.states.shape[:2])
-
-    def select(self, rows: torch.Tensor, num_masks: int) -> MaskPredictions:
-        return _HeadStates(self.states[rows, :num_masks], self.head)
-
-
-@dataclass(frozen=True)
-class _OutputEmbedding:
-    """The last matrix of a model and every bias that is added after it (BART and ESM keep theirs beside it)."""
-
-    linear: nn.Linear
-    biases: tuple[torch.Tensor, ...]  # the model's own tensors, each with one value a vocabulary entry
-
-    @classmethod
-    def candidates(cls, model: Any) -> list[_OutputEmbedding]:
-        """What the last step of a model may be; nothing where its output embedding is no plain matrix."""
-        linear = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-        # A subclass or a wrapper (an adapter, 8 bits, a parametrization) computes something else than its weight says.
-        if type(linear) is not nn.Linear:
-            return []
-        encoder = _encoder(model)
-        inside = {id(tensor) for tensor in (*encoder.parameters(), *encoder.buffers())}
-        outside = (t for t in (*model.parameters(), *model.buffers()) if id(t) not in inside)
-        everything = tuple(t for t in outside if t.numel() == t.shape[-1] == linear.out_features)
-        # Reformer has a bias that it never adds.
-        bias: Any = linear.bias
-        own = () if bias is None else (bias,)
-        return [cls(linear, everything), cls(linear, own)]
-
-    def bias(self, dtype: torch.dtype) -> torch.Tensor | None:
-        return sum(bias.view(-1).to(dtype) for bias in self.biases) if self.biases else None  # type: ignore[return-value]
-
-    def bias_of(self, token_ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
-        return sum(bias.view(-1)[token_ids].to(dtype) for bias in self.biases) if self.biases else None  # type: ignore[return-value]
-
-    def mean(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean row and mean bias; the row is kept until the matrix changes."""
-        weight = self.linear.weight
-        dtype = _score_dtype(weight)
-        bias = sum((b.to(dtype).mean() for b in self.biases), torch.zeros((), dtype=dtype, device=weight.device))
-        if torch.is_grad_enabled() and weight.requires_grad:
-            return weight.mean(dim=0, dtype=dtype), bias
-        sample = tuple(sampled_values(weight).tolist()) if weight.device.type == "cpu" else ()
-        state = (*tensor_state(weight), sample)
-        kept = _means.get(self.linear)
-        if kept is None or kept[0] != state:
-            kept = (state, weight.detach().mean(dim=0, dtype=dtype))
-            _means[self.linear] = kept
-        return kept[1], bias
-
-
-def full_logits(logits: torch.Tensor) -> MaskPredictions:
-    """Predictions from all logits at the masks, of shape `(N, K, vocabulary)`."""
-    return _FullLogits(logits)
 
 
 def predict_masks(model: nn.Module, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> MaskPredictions:
@@ -193,7 +75,7 @@ def predict_masks(model: nn.Module, inputs: Mapping[str, torch.Tensor], position
     """
     way = _way(model, inputs, positions)
     if way.head is not None:
-        return _HeadStates(_head_states(model, inputs, positions, way.head.linear, way.narrowing), way.head)
+        return HeadStates(_head_states(model, inputs, positions, way.head.linear, way.narrowing), way.head)
     return full_logits(_logits_at(model, inputs, positions, way))
 
 
@@ -229,7 +111,7 @@ class _Way:
     """The path of a model, its output embedding if that is used, where it is narrowed, and what it was found for."""
 
     path: Path
-    head: _OutputEmbedding | None
+    head: OutputEmbedding | None
     narrowing: Narrowing | None
     found_for: tuple[int, ...]
 
@@ -257,7 +139,7 @@ def _logits_at(model: Any, inputs: Mapping[str, torch.Tensor], positions: torch.
         logits = _full(model, inputs, positions)
     else:
         logits = _gathered_logits(model, inputs, positions, way.narrowing)
-    return logits.to(_score_dtype(logits))
+    return logits.to(score_dtype(logits))
 
 
 _NO_SUCH_HEAD = (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError)
@@ -266,10 +148,10 @@ _NO_SUCH_HEAD = (AssertionError, AttributeError, IndexError, RuntimeError, TypeE
 
 def _find_path(
     model: Any, row: Mapping[str, torch.Tensor], positions: torch.Tensor
-) -> tuple[Path, _OutputEmbedding | None]:
+) -> tuple[Path, OutputEmbedding | None]:
     with torch.no_grad(), _without_dropout(model):
         expected = _full(model, row, positions)
-        if _encoder(model) is model:
+        if encoder_of(model) is model:
             return "full", None
         try:
             if not _agree(_gathered_logits(model, row, positions), expected):
@@ -277,7 +159,7 @@ def _find_path(
         except _NO_SUCH_HEAD:
             return "full", None
         try:
-            for head in _OutputEmbedding.candidates(model):
+            for head in OutputEmbedding.candidates(model):
                 states = _head_states(model, row, positions, head.linear)
                 if _agree(F.linear(states, head.linear.weight, head.bias(states.dtype)), expected):
                     return "rows", head
@@ -311,7 +193,7 @@ def _find_narrowing(model: Any, row: Mapping[str, torch.Tensor], positions: torc
             except _NO_SUCH_HEAD:
                 return False
 
-        return next(filter(says_the_same, candidates(_encoder(model), lambda: model(**row))), None)
+        return next(filter(says_the_same, candidates(encoder_of(model), lambda: model(**row))), None)
 
 
 def _agree(found: torch.Tensor, expected: torch.Tensor, tolerance: float | None = None) -> bool:
@@ -382,7 +264,7 @@ def _gathering(
         output.last_hidden_state = gathered(output.last_hidden_state)
         return output
 
-    handle = _encoder(model).register_forward_hook(gather)
+    handle = encoder_of(model).register_forward_hook(gather)
     try:
         with narrowed as times:
             yield
@@ -403,12 +285,6 @@ def _without_dropout(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _encoder(model: Any) -> nn.Module:
-    """The model below the prediction head, also under an adapter of peft."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.base_model
-
-
 def _full(model: nn.Module, inputs: Mapping[str, torch.Tensor], positions: torch.Tensor) -> torch.Tensor:
     return take(_logits(model(**inputs)), positions)
 
@@ -421,7 +297,3 @@ def _logits(output: Any) -> torch.Tensor:
             " load it with AutoModelForMaskedLM."
         )
     return logits
-
-
-def _score_dtype(tensor: torch.Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

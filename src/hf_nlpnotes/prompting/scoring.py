@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .predictions import MaskPredictions, full_logits, mask_logits
+from .mask_predictions import MaskPredictions, full_logits
+from .predictions import mask_logits
 from .verbalizer import WordGroup
 
 __all__ = [

@@ -139,7 +139,7 @@ def tags_task(
     collate = DataCollatorForTokenClassification(tokenizer)
     return Task(
         title, "entity F1", AutoModelForTokenClassification, labels, train, test, collate, entity_f1(labels),
-        batch_size, epochs, related, frozen_epochs=10, rate=5e-4, head_rate=5e-3,
+        batch_size, epochs, related, frozen_epochs=10, rate=2e-4, head_rate=5e-3,
     )  # fmt: skip
 
 

@@ -1,14 +1,18 @@
 """Classify texts with a frozen encoder: only a head trains, on outputs that are computed once.
 
     python examples/feature_extraction.py
-    python examples/feature_extraction.py --data seamew/ChnSentiCorp --limit 1000
+    python examples/feature_extraction.py --data DIR --limit 500 --max_length 64 --epochs 10
     python examples/feature_extraction.py --data DIR --layers 4 --cache states
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 examples/feature_extraction.py --cache states
 
 The first trains on a few sentences that are built in. The third freezes four layers instead of all, and keeps what
 they give in the folder `states`, where a second training finds it. Each prints the accuracy on the validation texts of
 the trained model and of logistic regression on mean vectors of the encoder (with scikit-learn), and how many rows went
-through the frozen layers:
+through the frozen layers. The second, with ChnSentiCorp's files in DIR:
+
+    head on a frozen encoder: accuracy 0.635
+    600 of 5000 rows went through the frozen layers
+    logistic regression: accuracy 0.699
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@
 |---|---|
 | what trains when | `Unfreezing` and its presets, `UnfreezingSchedule` (`training.unfreezing`) |
 | learning rates | `layer_wise_optimizer`, `SlantedTriangular`; with gradual unfreezing: `ulmfit` |
-| frozen encoders | `FeatureExtraction` |
+| frozen encoders | `FeatureExtraction`, `extract_features` |
 | averages of weights | `SelfEnsemble`, `SelfDistillation` |
 | several tasks | `carry_encoder`, `MultiTaskModel`, `MultiTaskDataset`, `TaskSampling` |
 | gradients under accumulation | `correct_loss_scaling` |
@@ -12,6 +12,7 @@
 """
 
 from .checkpoints import claim_folder, is_whole, last_whole_checkpoint, whole_folder
+from .feature_vectors import extract_features
 from .frozen_trunk import FeatureExtraction
 from .loss_scaling import correct_loss_scaling
 from .multi_task import MultiTaskModel
@@ -62,6 +63,7 @@ __all__ = [
     "correct_loss_scaling",
     "distillation_loss",
     "encoder_of",
+    "extract_features",
     "is_whole",
     "last_whole_checkpoint",
     "layer_learning_rates",

@@ -204,7 +204,7 @@ def two_stage(run: Run) -> Result:
 
 
 def multi_task(run: Run) -> Result:
-    """Both tasks at once over one encoder; as many steps as both alone have."""
+    """Both tasks at once over one encoder, for the epochs of the first over the examples of both."""
     related = run.task.related
     assert related is not None
     tasks = {"target": run.task, "related": related}

@@ -4,10 +4,10 @@ A small model knows a topic better through eight words than through its name alo
 pretraining text, 楼盘 and 房价 do. Words of a topic have two characters, so that a text is read once. Use them with
 `verbalizer="ready"` in the pipeline, or take and edit a row.
 
-The words are chosen by what the labels mean. Of the topics of news (体育, 财经, 股票, 房产, 教育, 科技, 社会, 时政, 游戏,
-娱乐) those words were kept that a small model tells apart on 2,000 titles of THUCNews: a name that means something else in
-running text is not among its words (体育 is a school subject, 社会 stands in every essay). Topics share no word, except
-those that are part of another (电影 and 音乐 of 娱乐).
+The words are chosen by what the labels mean. Of the topics of news (体育, 财经, 股票, 房产, 教育, 科技, 社会, 时政,
+游戏, 娱乐) those words were kept that a small model tells apart on 2,000 titles of THUCNews: a name that means
+something else in running text is not among its words (体育 is a school subject, 社会 stands in every essay). Topics
+share no word, except those that are part of another (电影 and 音乐 of 娱乐).
 """
 
 from __future__ import annotations

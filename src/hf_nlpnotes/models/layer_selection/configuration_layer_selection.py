@@ -35,8 +35,11 @@ class LayerSelectionConfig(PreTrainedConfig):
     >>> from transformers import BertConfig
     >>> from hf_nlpnotes.models.layer_selection import LayerSelectionConfig
 
-    >>> LayerSelectionConfig(text_config=BertConfig(hidden_size=32, num_attention_heads=2), selection="last:4:concat")
-    LayerSelectionConfig {...
+    >>> encoder = BertConfig(hidden_size=32, num_attention_heads=2)
+    >>> config = LayerSelectionConfig(text_config=encoder, selection="last:4:concat")
+    >>> config.text_config.hidden_size
+    32
+
     ```
     """
 

@@ -295,7 +295,8 @@ def test_a_limit_takes_a_fixed_sample(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["eprstmt", "iflytek", "csl", "cluewsc"])
 def test_zero_shot_is_the_pipeline_text_by_text(folder: Path, classify: Any, name: str) -> None:
-    task = load_task(folder, name)
+    small = {"csl": {"0": "不", "1": "都"}}  # the tiny vocabulary has no 没
+    task = load_task(folder, name, words=small.get(name))
     right = 0
     for row in task.test:
         values = {column: row[column] for column in TASKS[name].columns}

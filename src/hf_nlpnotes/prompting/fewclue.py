@@ -91,7 +91,7 @@ _DEFINITIONS = (
     # What an app is for, by its description.
     TaskDefinition("iflytek", {"text": "sentence"}, "label_des", "{label}软件：{text}", None),
     # The field of a scientific abstract.
-    TaskDefinition("csldcp", {"text": "content"}, "label", "{label}论文：{text}", None),
+    TaskDefinition("csldcp", {"text": "content"}, "label", "{label}研究：{text}", None),
     # Whether two short texts mean the same.
     TaskDefinition(
         "bustm",
@@ -105,8 +105,8 @@ _DEFINITIONS = (
         "csl",
         {"abstract": "abst", "keywords": "keyword"},
         "label",
-        "“{keywords}”{label}是这篇文章的关键词：{abstract}",
-        {"0": ("不",), "1": ("都",)},
+        "{abstract:head}其中{label}有{keywords}。",
+        {"0": ("没",), "1": ("都",)},
     ),
     # Whether the pronoun means the noun.
     TaskDefinition(

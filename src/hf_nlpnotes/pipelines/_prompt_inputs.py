@@ -81,33 +81,14 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int, slack: float = 1.0) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Indices in batches of about equal lengths, so that little is padded; the longest first.
-
-    Args:
-        lengths (`Sequence[int]`):
-            The lengths.
-        batch_size (`int`):
-            Most rows of a batch.
-        slack (`float`, defaults to 1.0):
-            By what share of the longest row of a batch, or by two tokens, the others may be shorter. Less of it makes
-            more batches and less padding.
 
     >>> batches_by_length([3, 9, 4, 8], 2)
     [[1, 3], [2, 0]]
-    >>> batches_by_length([3, 9, 4, 8], 3)
-    [[1, 3, 2], [0]]
-    >>> batches_by_length([3, 9, 4, 8], 3, slack=0.1)
-    [[1, 3], [2, 0]]
     """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        longest = lengths[batches[-1][0]] if batches else 0
-        if batches and len(batches[-1]) < batch_size and longest - lengths[i] <= max(2, slack * longest):
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def padded(rows: Sequence[Mapping[str, Sequence[int]]], padding: Mapping[str, int]) -> dict[str, torch.Tensor]:

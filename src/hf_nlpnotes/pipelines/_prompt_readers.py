@@ -25,9 +25,6 @@ from ._prompt_bias import has_contrast
 from ._prompt_inputs import batches_by_length, padded
 from ._prompt_samples import Sample
 
-_SLACK = 0.05
-"""By what share the rows of a batch may differ in length on a processor."""
-
 _WORDS = 32
 """Words of a text that a causal model reads at once."""
 
@@ -207,9 +204,7 @@ class MaskReader(Reader):
             SOFT_INDEX: -1,
         }
         scores = torch.zeros(len(samples), num_words, dtype=torch.float64)
-        # A processor computes every token of padding; an accelerator would rather have large batches.
-        slack = _SLACK if pipe.device.type == "cpu" else 1.0
-        for batch in batches_by_length([len(row["input_ids"]) for row in rows], batch_size, slack):
+        for batch in batches_by_length([len(row["input_ids"]) for row in rows], batch_size):
             words = None if asked is None else [asked[owners[i]] for i in batch]
 
             def score(inputs: dict[str, torch.Tensor], words: Any = words) -> torch.Tensor:

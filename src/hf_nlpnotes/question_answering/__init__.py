@@ -1,0 +1,21 @@
+"""Span extraction: features, answers from logits, metrics. For any model with start and end logits."""
+
+from .answers import AnswerReport, AnswerSpan, answer_report, locate_answer
+from .features import prepare_train_features, prepare_validation_features
+from .postprocessing import SpanPredictions, extract_spans, postprocess_predictions, save_predictions
+from .span_search import SpanTable, top_spans
+
+__all__ = [
+    "AnswerReport",
+    "AnswerSpan",
+    "SpanPredictions",
+    "SpanTable",
+    "answer_report",
+    "extract_spans",
+    "locate_answer",
+    "postprocess_predictions",
+    "prepare_train_features",
+    "prepare_validation_features",
+    "save_predictions",
+    "top_spans",
+]

@@ -1,0 +1,258 @@
+"""Features as `postprocess_predictions` reads them: from a list of dicts, a table of columns, or a `datasets.Dataset`.
+
+Only what an answer needs is read. A list of features holds a Python tuple for each token; most are never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+
+OFFSETS = "offset_mapping"
+_HOW = (
+    "Features must come from prepare_validation_features, or have the columns example_id and offset_mapping of"
+    " transformers' example script"
+)
+
+
+class Offsets(Protocol):
+    """Character offsets of the tokens of all features; a token outside the context has none."""
+
+    def at(self, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Offsets of single tokens, (tokens, 2) int64; -1 and -1 for those outside the context or the feature."""
+
+    def mask(self, width: int) -> np.ndarray:
+        """Where tokens of the context are, (features, width) bool."""
+
+
+class ArrayOffsets:
+    """Offsets in one array, (features, width, 2), negative outside the context."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def at(self, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """See `Offsets`."""
+        within = tokens < self.values.shape[1]
+        found = self.values[rows, np.where(within, tokens, 0)].astype(np.int64)
+        return np.where((within & (found[:, 0] >= 0))[:, None], found, -1)
+
+    def mask(self, width: int) -> np.ndarray:
+        """See `Offsets`."""
+        return _fit(self.values[..., 0] >= 0, width)
+
+
+class ListOffsets:
+    """Offsets in lists: for each token a pair, or `None` or less than a pair outside the context."""
+
+    def __init__(self, rows: Sequence[Sequence[Sequence[int] | None]]) -> None:
+        self.rows = rows
+
+    def at(self, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """See `Offsets`."""
+        table = self.rows
+        pairs = [
+            pair if token < len(table[row]) and (pair := table[row][token]) is not None and len(pair) > 1 else (-1, -1)
+            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True)
+        ]
+        found = np.fromiter(chain.from_iterable(pairs), dtype=np.int64, count=2 * len(pairs)).reshape(-1, 2)
+        return np.where(found[:, :1] < 0, -1, found)
+
+    def mask(self, width: int) -> np.ndarray:
+        """See `Offsets`."""
+        return np.stack([self.row_mask(row, width) for row in range(len(self.rows))])
+
+    def row_mask(self, row: int, width: int) -> np.ndarray:
+        """Where tokens of the context are in one feature, (width,) bool."""
+        pairs = self.rows[row]
+        values = [pair is not None and len(pair) > 1 and pair[0] >= 0 for pair in pairs[:width]]
+        return np.array(values + [False] * (width - len(values)), dtype=bool)
+
+
+class ArrowOffsets:
+    """Offsets in an Arrow column, list<list<int>> with or without nulls, read where it lies."""
+
+    def __init__(self, column: Any) -> None:
+        array = column.combine_chunks() if hasattr(column, "combine_chunks") else column
+        array = getattr(array, "storage", array)  # an extension type, as `datasets` has for arrays of fixed shape
+        self.first, pairs = _list_places(array)
+        self.places, values = _list_places(pairs)
+        self.values = values.to_numpy(zero_copy_only=False)
+        self.present = np.diff(self.places) > 1
+        if pairs.null_count:
+            self.present &= pairs.is_valid().to_numpy(zero_copy_only=False)
+
+    def at(self, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """See `Offsets`."""
+        place = self.first[rows] + tokens
+        within = place < self.first[rows + 1]
+        place = np.where(within, place, 0)
+        within &= self.present[place]
+        value = np.where(within, self.places[place], 0)
+        found = np.stack([self.values[value], self.values[value + 1]], axis=1).astype(np.int64)
+        return np.where((within & (found[:, 0] >= 0))[:, None], found, -1)
+
+    def mask(self, width: int) -> np.ndarray:
+        """See `Offsets`."""
+        rows = len(self.first) - 1
+        lengths = np.diff(self.first)
+        result = np.zeros((rows, max(width, int(lengths.max(initial=0)))), dtype=bool)
+        inside = np.arange(result.shape[1]) < lengths[:, None]
+        values = self.present[self.first[0] : self.first[-1]].copy()
+        place = self.places[self.first[0] : self.first[-1]][values]
+        values[values] = self.values[place] >= 0
+        result[inside] = values
+        return result[:, :width]
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of examples.
+
+    Attributes:
+        example_ids: Ids of the examples, in their order.
+        contexts: Their contexts.
+        example: Number of each feature's example, (features,) int64.
+        offsets: Offsets of the features' tokens.
+        cls_index: Place of the classification token in each feature, (features,) int64.
+        max_context: For each feature the tokens that have their best context there, as the example script has them
+            (`token_is_max_context`: a dict of strings), or `None`.
+    """
+
+    example_ids: list[Hashable]
+    contexts: list[str]
+    example: np.ndarray
+    offsets: Offsets
+    cls_index: np.ndarray
+    max_context: list[Mapping[str, bool] | None] | None
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Numbers of the features, those of one example together and in their order, (features,)."""
+        if len(self.example) < 2 or bool((np.diff(self.example) >= 0).all()):
+            return np.arange(len(self.example))
+        return np.argsort(self.example, kind="stable")
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """Where each example's features begin in `order`, and their number last, (examples + 1,)."""
+        counts = np.bincount(self.example, minlength=len(self.example_ids))
+        return np.concatenate([[0], np.cumsum(counts)])
+
+
+def read_features(
+    examples: Any,
+    features: Any,
+    *,
+    id_column: str = "id",
+    context_column: str = "context",
+) -> FeatureTable:
+    """Reads examples and features, whatever they are held in.
+
+    Args:
+        examples: `datasets.Dataset`, mapping of columns or list of dicts, with ids and contexts.
+        features: The same, with `example_id` and `offset_mapping`, optionally `cls_index`, `token_is_max_context`.
+        id_column, context_column: Names of the examples' columns.
+
+    Raises:
+        ValueError: A column is absent, an id stands twice, or a feature belongs to no example.
+    """
+    ids = column_of(examples, id_column, "examples")
+    contexts = column_of(examples, context_column, "examples")
+    number = dict(zip(ids, range(len(ids)), strict=True))
+    if len(number) != len(ids):
+        raise ValueError(f"Ids of examples must differ: {len(ids)} examples have {len(number)} ids.")
+    owners = column_of(features, "example_id", "features", _HOW)
+    try:
+        example = np.fromiter(map(number.__getitem__, owners), dtype=np.int64, count=len(owners))
+    except KeyError as error:
+        raise ValueError(f"A feature belongs to {error.args[0]!r}, which is no id of the examples.") from error
+    present = columns_of(features)
+    if OFFSETS not in present and len(owners):
+        raise ValueError(f"features has no column {OFFSETS!r}: it has {sorted(present)}. {_HOW}.")
+    cls_index = np.zeros(len(owners), dtype=np.int64)
+    if "cls_index" in present:
+        cls_index = np.asarray(column_of(features, "cls_index", "features"), dtype=np.int64)
+    max_context = (
+        column_of(features, "token_is_max_context", "features") if "token_is_max_context" in present else None
+    )
+    return FeatureTable(ids, contexts, example, _offsets(features), cls_index, max_context)
+
+
+def columns_of(table: Any) -> list[str]:
+    """Names of the columns of a data set, a mapping of columns or a list of dicts."""
+    names = getattr(table, "column_names", None)
+    if names is not None:
+        return list(names)
+    if isinstance(table, Mapping):
+        return list(table)
+    return list(table[0]) if len(table) else []
+
+
+def column_of(table: Any, name: str, what: str, how: str = "") -> list[Any]:
+    """A column as a list.
+
+    Raises:
+        ValueError: The column is absent.
+    """
+    present = columns_of(table)
+    if name not in present and (isinstance(table, Mapping) or hasattr(table, "column_names") or len(table)):
+        raise ValueError(f"{what} has no column {name!r}: it has {sorted(map(str, present))}. {how}".rstrip())
+    if _is_dataset(table):
+        values = _arrow_column(table, name)
+        return values.to_pylist() if values is not None else list(table[name])
+    if isinstance(table, Mapping):
+        values = table[name]
+        return values.tolist() if isinstance(values, np.ndarray) else list(values)
+    try:
+        return [row[name] for row in table]
+    except KeyError as error:
+        raise ValueError(f"One of the {what} has no {name!r}. {how}".rstrip()) from error
+
+
+def _is_dataset(table: Any) -> bool:
+    return hasattr(table, "column_names") and hasattr(table, "with_format")
+
+
+def _arrow_column(table: Any, name: str) -> Any:
+    """The column in Arrow, rows selected and in order; `None` where the data set is not on Arrow."""
+    data = getattr(table, "data", None)
+    if data is None:
+        return None
+    if getattr(table, "_indices", None) is None:
+        return data.column(name)
+    return table.select_columns([name]).with_format("arrow")[:].column(name)
+
+
+def _offsets(features: Any) -> Offsets:
+    if _is_dataset(features):
+        column = _arrow_column(features, OFFSETS)
+        return ArrowOffsets(column) if column is not None else ListOffsets(list(features[OFFSETS]))
+    values = features[OFFSETS] if isinstance(features, Mapping) else [row[OFFSETS] for row in features]
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        if values.ndim != 3 or values.shape[2] != 2:
+            raise ValueError(f"{OFFSETS} must be (features, width, 2), got {values.shape}.")
+        return ArrayOffsets(values)
+    return ListOffsets(values)
+
+
+def _list_places(array: Any) -> tuple[np.ndarray, Any]:
+    """Where each list of an Arrow array begins in its values, and where the last one ends, (lists + 1,); the values."""
+    if hasattr(array, "offsets"):
+        return array.offsets.to_numpy(), array.values
+    size = array.type.list_size
+    return (array.offset + np.arange(len(array) + 1)) * size, array.values
+
+
+def _fit(mask: np.ndarray, width: int) -> np.ndarray:
+    """Cuts or fills up columns with False."""
+    mask = mask[:, :width]
+    return np.pad(mask, ((0, 0), (0, width - mask.shape[1]))) if mask.shape[1] < width else mask

@@ -13,7 +13,11 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 import hf_nlpnotes
 from hf_nlpnotes.models.chinesebert import ChineseBertConfig, ChineseBertTokenizer
-from hf_nlpnotes.pipelines import ZeroShotPromptPipeline
+from hf_nlpnotes.pipelines import (
+    ExtractiveQuestionAnsweringPipeline,
+    QuestionAnsweringPipeline,
+    ZeroShotPromptPipeline,
+)
 
 # Run in a process of its own: state before and after the import.
 PROBE = """
@@ -24,7 +28,12 @@ from transformers.models.auto import configuration_auto, modeling_auto, tokeniza
 def state():
     auto = [configuration_auto.CONFIG_MAPPING, tokenization_auto.TOKENIZER_MAPPING]
     auto += [getattr(modeling_auto, name) for name in sorted(dir(modeling_auto)) if name.endswith("_MAPPING")]
+    try:
+        answering = transformers.pipelines.check_task("question-answering")[0]
+    except KeyError as error:
+        answering = str(error)
     return {
+        "question-answering": answering,
         "environment": dict(os.environ),
         "filters": [repr(one) for one in warnings.filters],
         "levels": {name: logging.getLogger(name).level for name in ["", "transformers", "hf_nlpnotes", "torch"]},
@@ -35,6 +44,7 @@ def state():
         "path": list(sys.path),
         "auto": [len(mapping._extra_content) for mapping in auto],
         "tasks": sorted(transformers.pipelines.PIPELINE_REGISTRY.get_supported_tasks()),
+        "removed": sorted(transformers.pipelines.REMOVED_TASKS),
         "lora": sorted(peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING),
     }
 
@@ -58,12 +68,15 @@ def probe():
 def test_import_has_no_other_effect(probe):
     before, after, _, _ = probe
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"auto", "tasks", "lora"}
-    assert set(after["tasks"]) - set(before["tasks"]) == {"zero-shot-prompt"}
-    assert set(after["lora"]) - set(before["lora"]) == {"chinesebert", "layer_selection"}
+    assert changed == {"auto", "tasks", "removed", "question-answering", "lora"}
+    assert set(before["removed"]) - set(after["removed"]) == {"question-answering"}
+    added_tasks = {"zero-shot-prompt", "extractive-question-answering", "question-answering"}
+    assert set(after["tasks"]) - set(before["tasks"]) == added_tasks
+    assert set(after["lora"]) - set(before["lora"]) == {"chinesebert", "layer_selection", "joint_span"}
     added = [new - old for old, new in zip(before["auto"], after["auto"], strict=True)]
-    # ChineseBERT: configuration, tokenizer, six classes of models; layer selection: configuration, four classes.
-    assert sum(added) == 2 + 6 + 1 + 4
+    # ChineseBERT: configuration, tokenizer, six classes of models; layer selection: configuration, four classes; joint
+    # spans: configuration, one class.
+    assert sum(added) == 2 + 6 + 1 + 4 + 1 + 1
 
 
 def test_register_is_idempotent(probe):
@@ -88,6 +101,37 @@ def test_pipelines_run_on_the_embedded_model():
     assert entry["pt"] == (AutoModelForMaskedLM,)
     assert entry["default"]["model"][0] == hf_nlpnotes.EMBEDDED_MODEL
     assert Path(hf_nlpnotes.EMBEDDED_MODEL, "config.json").is_file()
+
+
+def test_transformers_refuses_tasks_that_it_removed_before_it_looks_for_them(probe):
+    """What the registration takes back: where this fails, transformers has changed and there is another way."""
+    before, after, _, _ = probe
+    assert "has been removed from transformers" in before["question-answering"]
+    assert after["question-answering"] == "question-answering"
+
+
+@pytest.mark.parametrize(
+    ("task", "pipeline_class"),
+    [
+        ("extractive-question-answering", ExtractiveQuestionAnsweringPipeline),
+        ("question-answering", QuestionAnsweringPipeline),
+    ],
+)
+def test_question_answering_is_back(task, pipeline_class, tiny_chinesebert_folder, tmp_path):
+    answer = pipeline(task, model=str(tiny_chinesebert_folder))
+    assert type(answer) is pipeline_class
+    entry = PIPELINE_REGISTRY.supported_tasks[task]
+    assert entry["default"]["model"] == ("distilbert/distilbert-base-cased-distilled-squad", "564e9b5")
+    answer.save_pretrained(tmp_path)
+    question = {"question": "谁出战", "context": "国足今晚出战"}
+    assert pipeline(task, model=str(tmp_path))(question) == answer(question)
+
+
+def test_a_task_of_another_package_is_left_to_it(monkeypatch):
+    theirs = {"impl": object, "pt": (), "type": "text"}
+    monkeypatch.setitem(PIPELINE_REGISTRY.supported_tasks, "question-answering", theirs)
+    hf_nlpnotes.register()
+    assert PIPELINE_REGISTRY.supported_tasks["question-answering"] is theirs
 
 
 def test_a_saved_pipeline_loads_without_trust(tiny_chinesebert_folder, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     AutoConfig,
@@ -14,12 +15,14 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    pipelines,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .models.chinesebert import configuration_chinesebert, modeling_chinesebert, tokenization_chinesebert
+from .models.joint_span import configuration_joint_span, modeling_joint_span
 from .models.layer_selection import configuration_layer_selection, modeling_layer_selection
-from .pipelines import ZeroShotPromptPipeline
+from .pipelines import ExtractiveQuestionAnsweringPipeline, QuestionAnsweringPipeline, ZeroShotPromptPipeline
 
 EMBEDDED_MODEL: str = str(Path(__file__).parent / "assets" / "chinesebert-small")
 """Folder of the model that comes with the package, for any `from_pretrained`."""
@@ -45,11 +48,24 @@ _LAYER_SELECTION_MODELS = {
     AutoModelForQuestionAnswering: modeling_layer_selection.LayerSelectionForQuestionAnswering,
 }
 
+_JOINT_SPAN_CONFIG = configuration_joint_span.JointSpanConfig
+
 # What LoRA adapts, by default, of an encoder that may be of any family: query and value, as each calls them.
 _LORA_TARGETS_OF_ENCODERS = ["query", "value", "query_proj", "value_proj", "q_lin", "v_lin", "in_proj", "Wqkv"]
 
-# Task -> pipeline and the class of its models. Each runs on the embedded model unless it is given another.
-_PIPELINES = {"zero-shot-prompt": (ZeroShotPromptPipeline, AutoModelForMaskedLM)}
+# The embedded model answers no questions before it is trained to: the default is that of version 4.
+_ANSWERING_MODEL = ("distilbert/distilbert-base-cased-distilled-squad", "564e9b5")
+
+# Task -> pipeline, the class of its models, and the model and revision that it runs on unless it is given another.
+_PIPELINES: dict[str, tuple[Any, Any, tuple[str, str]]] = {
+    "zero-shot-prompt": (ZeroShotPromptPipeline, AutoModelForMaskedLM, (EMBEDDED_MODEL, "main")),
+    "extractive-question-answering": (
+        ExtractiveQuestionAnsweringPipeline,
+        AutoModelForQuestionAnswering,
+        _ANSWERING_MODEL,
+    ),
+    "question-answering": (QuestionAnsweringPipeline, AutoModelForQuestionAnswering, _ANSWERING_MODEL),
+}
 
 
 def register() -> None:
@@ -61,14 +77,19 @@ def register() -> None:
     AutoConfig.register(_LAYER_SELECTION_CONFIG.model_type, _LAYER_SELECTION_CONFIG, exist_ok=True)
     for auto_class, model_class in _LAYER_SELECTION_MODELS.items():
         auto_class.register(_LAYER_SELECTION_CONFIG, model_class, exist_ok=True)
-    for task, (pipeline_class, auto_class) in _PIPELINES.items():
-        if PIPELINE_REGISTRY.supported_tasks.get(task, {}).get("impl") is pipeline_class:
-            continue  # registering again would warn
+    AutoConfig.register(_JOINT_SPAN_CONFIG.model_type, _JOINT_SPAN_CONFIG, exist_ok=True)
+    AutoModelForQuestionAnswering.register(
+        _JOINT_SPAN_CONFIG, modeling_joint_span.JointSpanForQuestionAnswering, exist_ok=True
+    )
+    _allow_removed_task("question-answering")
+    for task, (pipeline_class, auto_class, default) in _PIPELINES.items():
+        if task in PIPELINE_REGISTRY.supported_tasks:
+            continue  # ours: registering again would warn; or another's, such as transformers' own come back
         PIPELINE_REGISTRY.register_pipeline(
             task,
             pipeline_class=pipeline_class,
             pt_model=(auto_class,),
-            default={"model": (EMBEDDED_MODEL, "main")},
+            default={"model": default},
             type="text",
         )
         # With this attribute a saved pipeline is taken for remote code, and is not loaded without trust_remote_code.
@@ -81,5 +102,16 @@ def register() -> None:
 
         register_adapters()
         register_targets(_CONFIG.model_type, like="bert")
-        LORA_TARGETS.setdefault(_LAYER_SELECTION_CONFIG.model_type, _LORA_TARGETS_OF_ENCODERS)
-        register_targets(_LAYER_SELECTION_CONFIG.model_type, like="bert")
+        for config in (_LAYER_SELECTION_CONFIG, _JOINT_SPAN_CONFIG):
+            LORA_TARGETS.setdefault(config.model_type, _LORA_TARGETS_OF_ENCODERS)
+            register_targets(config.model_type, like="bert")
+
+
+def _allow_removed_task(task: str) -> None:
+    """Take a task from the list of those that transformers has removed, which it refuses before it looks further.
+
+    Where transformers keeps no such list, or the task is not on it, there is nothing to do.
+    """
+    removed = getattr(pipelines, "REMOVED_TASKS", None)
+    if isinstance(removed, dict):
+        removed.pop(task, None)

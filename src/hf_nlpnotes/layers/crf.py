@@ -157,9 +157,13 @@ class ConditionalRandomField(nn.Module):
             tags = tags.gather(1, chains.order)
         inside = _inside(chains)
         tags = tags.where(inside, 0)  # what the mask leaves out may be anything
-        if not torch.compiler.is_compiling():
-            self._check_values(tags, chains, inside)
-        losses = self._log_partition(chains) - self._score(chains, tags, inside)
+        checked = not torch.compiler.is_compiling()
+        if checked:
+            self._check_tag_values(tags, chains)
+        neighbours = self._neighbours(chains.emissions.dtype)
+        losses = self._log_partition(chains, neighbours) - _score(chains, neighbours, tags, inside)
+        if checked and bool((losses == torch.inf).any()):
+            raise ValueError(self._forbidden(tags, chains, inside))
         if reduction == "none":
             return losses
         if reduction == "mean":
@@ -171,7 +175,7 @@ class ConditionalRandomField(nn.Module):
         self._check_shapes(emissions, mask)
         chains = self._chains(emissions, mask)
         self._check_lengths(chains)
-        return self._log_partition(chains)
+        return self._log_partition(chains, self._neighbours(chains.emissions.dtype))
 
     @torch.no_grad()
     def marginals(self, emissions: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -233,10 +237,11 @@ class ConditionalRandomField(nn.Module):
         self._check_shapes(emissions, mask)
         chains = self._chains(emissions, mask)
         self._check_lengths(chains)
-        found = n_best_paths(chains.emissions, self._neighbours(chains.emissions.dtype), chains.lengths, k)
+        neighbours = self._neighbours(chains.emissions.dtype)
+        found = n_best_paths(chains.emissions, neighbours, chains.lengths, k)
         lengths, scores = chains.lengths.tolist(), found.scores.tolist()
         _check_found(lengths, [row[0] for row in scores])
-        shares = (found.scores - self._log_partition(chains)[:, None]).tolist()
+        shares = (found.scores - self._log_partition(chains, neighbours)[:, None]).tolist()
         return [
             [
                 ScoredTags(tags[:length], score, share)
@@ -279,17 +284,8 @@ class ConditionalRandomField(nn.Module):
         batch, length, num_tags = chains.emissions.shape
         return "parallel" if 4 * 8 * batch * length * num_tags**2 <= _LARGEST_TREE else "sequential"
 
-    def _log_partition(self, chains: _Chains) -> torch.Tensor:
-        neighbours = self._neighbours(chains.emissions.dtype)
+    def _log_partition(self, chains: _Chains, neighbours: TransitionScores) -> torch.Tensor:
         return log_partition(chains.emissions, neighbours, chains.lengths, self._algorithm(chains), self._mixing_steps)
-
-    def _score(self, chains: _Chains, tags: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-        """Score of the given tags, `(batch,)`."""
-        transitions, start, end = self._neighbours(chains.emissions.dtype)
-        of_tags = chains.emissions.gather(2, tags[:, :, None])[:, :, 0].where(inside, 0)
-        of_pairs = transitions[tags[:, :-1], tags[:, 1:]].where(inside[:, 1:], 0)
-        last = tags.gather(1, chains.lengths[:, None] - 1)[:, 0]
-        return of_tags.sum(1) + of_pairs.sum(1) + start[tags[:, 0]] + end[last]
 
     # -------------------------------------------------------------------------------------------------------- checks
 
@@ -315,31 +311,44 @@ class ConditionalRandomField(nn.Module):
         if chains.order is not None and not torch.compiler.is_compiling():
             _refuse_empty(chains.lengths.tolist())
 
-    def _check_values(self, tags: torch.Tensor, chains: _Chains, inside: torch.Tensor) -> None:
-        known = (tags >= 0) & (tags < self.num_tags)
-        of_table = tags.where(known, 0)
-        pairs = self.allowed[of_table[:, :-1], of_table[:, 1:]] | ~inside[:, 1:]
-        last = of_table.gather(1, (chains.lengths[:, None] - 1).clamp(min=0))[:, 0]
-        ends = self.allowed_start[of_table[:, 0]] & self.allowed_end[last]
-        if bool((chains.lengths.min() > 0) & known.all() & pairs.all() & ends.all()):  # one transfer when all is well
+    def _check_tag_values(self, tags: torch.Tensor, chains: _Chains) -> None:
+        """Refuse tags that are none, and rows without any; one transfer from the device when all is well."""
+        unknown = (tags < 0) | (tags >= self.num_tags)
+        if not bool(unknown.any() | (chains.lengths.min() == 0)):
             return
         _refuse_empty(chains.lengths.tolist())
-        if not bool(known.all()):
-            row, place = (~known).nonzero()[0].tolist()
-            raise ValueError(
-                f"tags hold {int(tags[row, place])} in row {row}: expected 0 to {self.num_tags - 1}, or {IGNORED} for"
-                " a position that does not count"
-            )
-        if not bool(pairs.all()):
-            row, place = (~pairs).nonzero()[0].tolist()
-            wrong = f"tag {int(tags[row, place + 1])} follows tag {int(tags[row, place])}"
-        else:
-            row = int((~ends).nonzero()[0])
-            wrong = f"the sequence begins with tag {int(tags[row, 0])} and ends with tag {int(last[row])}"
+        row, place = unknown.nonzero()[0].tolist()
         raise ValueError(
+            f"tags hold {int(tags[row, place])} in row {row}: expected 0 to {self.num_tags - 1}, or {IGNORED} for"
+            " a position that does not count"
+        )
+
+    def _forbidden(self, tags: torch.Tensor, chains: _Chains, inside: torch.Tensor) -> str:
+        """Say which of the given tags, whose probability is 0, break the constraints."""
+        pairs = inside[:, 1:] & ~self.allowed[tags[:, :-1], tags[:, 1:]]
+        last = tags.gather(1, chains.lengths[:, None] - 1)[:, 0]
+        ends = ~(self.allowed_start[tags[:, 0]] & self.allowed_end[last])
+        if bool(pairs.any()):
+            row, place = pairs.nonzero()[0].tolist()
+            wrong = f"tag {int(tags[row, place + 1])} follows tag {int(tags[row, place])}"
+        elif bool(ends.any()):
+            row = int(ends.nonzero()[0])
+            wrong = f"the sequence begins with tag {int(tags[row, 0])} and ends with tag {int(last[row])}"
+        else:
+            return "the emission of one of the tags is -inf: only tags that do not occur may be ruled out"
+        return (
             f"row {row}: {wrong}, which the constraints forbid. Repair the tags"
             " (hf_nlpnotes.tagging.repair_tags), or give the scheme that they are written in"
         )
+
+
+def _score(chains: _Chains, neighbours: TransitionScores, tags: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Score of the given tags, `(batch,)`."""
+    transitions, start, end = neighbours
+    of_tags = chains.emissions.gather(2, tags[:, :, None])[:, :, 0].where(inside, 0)
+    of_pairs = transitions[tags[:, :-1], tags[:, 1:]].where(inside[:, 1:], 0)
+    last = tags.gather(1, chains.lengths[:, None] - 1)[:, 0]
+    return of_tags.sum(1) + of_pairs.sum(1) + start[tags[:, 0]] + end[last]
 
 
 def _is_count(number: object) -> bool:

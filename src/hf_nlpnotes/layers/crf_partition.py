@@ -100,6 +100,8 @@ def log_partition(
     """
     inputs = (emissions, *neighbours)
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    # The tree is large: it is made again for the backward pass. The other ways keep what the backward pass needs.
+    wanted = wanted and algorithm != "parallel"
     outputs: tuple[torch.Tensor, ...] = _operator(*inputs, lengths, algorithm, mixing_steps or 0, wanted)
     return outputs[0]
 
@@ -179,18 +181,20 @@ def _(emissions: torch.Tensor, *others: Any) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    emissions, _, _, _, lengths, *_ = inputs
+    *tensors, algorithm, mixing_steps, wanted = inputs
     _, unary, pairs = output
     ctx.mark_non_differentiable(unary, pairs)
-    ctx.save_for_backward(unary, pairs, lengths)
     ctx.set_materialize_grads(False)
-    ctx.of_emissions = emissions.requires_grad
+    ctx.of_emissions = tensors[0].requires_grad
+    ctx.options = None if wanted else (algorithm, mixing_steps)
+    ctx.save_for_backward(tensors[-1], *((unary, pairs) if wanted else tensors[:-1]))
 
 
 def _backward(ctx: Any, gradient: torch.Tensor | None, *_: Any) -> tuple[torch.Tensor | None, ...]:
     if gradient is None:
         return (None,) * 8
-    unary, pairs, lengths = ctx.saved_tensors
+    lengths, *kept = ctx.saved_tensors
+    unary, pairs = kept if ctx.options is None else _operator(*kept, lengths, *ctx.options, True)[1:]
     last = (lengths - 1)[:, None, None].expand(-1, 1, unary.shape[-1])
     return (
         gradient[:, None, None] * unary if ctx.of_emissions else None,
@@ -209,12 +213,15 @@ _operator.register_autograd(_backward, setup_context=_keep)
 
 def _range(chain: _Chain) -> torch.Tensor:
     """How far apart the scores of one step can be, of those that are allowed; 0-dimensional."""
-    widest = (chain.emissions.amax(-1) - chain.emissions.amin(-1)).max()
-    for scores in (chain.transitions, chain.start, chain.end):
-        allowed = scores > -torch.inf
-        largest = scores.max()
-        widest = widest + (largest - scores.where(allowed, largest).min())
-    return widest
+    of_emissions = chain.emissions.amax(-1) - chain.emissions.amin(-1)
+    scores = _neighbour_scores(chain)
+    largest = scores.max()
+    smallest = scores.where(scores > -torch.inf, largest).min()
+    return of_emissions.max() + largest - smallest
+
+
+def _neighbour_scores(chain: _Chain) -> torch.Tensor:
+    return torch.cat([chain.transitions.flatten(), chain.start, chain.end])
 
 
 def _no_sum(chain: _Chain, log_z: torch.Tensor) -> str:
@@ -235,7 +242,7 @@ def _no_sum(chain: _Chain, log_z: torch.Tensor) -> str:
 
 
 class _Scaled(NamedTuple):
-    """Potentials as factors, each divided by its largest; `log_scale` is what that left out, (batch,)."""
+    """Potentials as factors of at most 1; `log_scale` is what that left out, (batch,)."""
 
     emissions: torch.Tensor  # (seq, batch, num_tags), 1 outside
     transitions: torch.Tensor
@@ -245,19 +252,11 @@ class _Scaled(NamedTuple):
 
 
 def _scaled(chain: _Chain) -> _Scaled:
-    largest = chain.emissions.amax(-1)
-    tables = (chain.transitions, chain.start, chain.end)
-    of_transitions, of_start, of_end = (scores.max() for scores in tables)
-    transitions, start, end = ((scores - scores.max()).exp() for scores in tables)
-    # Outside the emissions are 0, and so is their largest.
-    log_scale = largest.sum(0) + chain.last * of_transitions + of_start + of_end
-    return _Scaled(
-        (chain.emissions - largest[:, :, None]).exp(),
-        transitions,
-        start,
-        end,
-        log_scale,
-    )
+    largest, top = chain.emissions.amax(-1), _neighbour_scores(chain).max()
+    # Outside the emissions are 0, and so is their largest. Between n positions there are n - 1 pairs, and two ends.
+    log_scale = largest.sum(0) + (chain.last + 2) * top
+    transitions, start, end = ((scores - top).exp() for scores in (chain.transitions, chain.start, chain.end))
+    return _Scaled((chain.emissions - largest[:, :, None]).exp(), transitions, start, end, log_scale)
 
 
 def _sequential(chain: _Chain, wanted: bool) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
@@ -310,45 +309,55 @@ def _normalised(weights: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
 
 def _parallel(chain: _Chain, wanted: bool) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     scaled = _scaled(chain)
-    length, batch, num_tags = chain.emissions.shape
+    length, batch, _ = chain.emissions.shape
     first = scaled.emissions[0] * scaled.start  # (batch, num_tags)
-    # Leaves: A(i, j) ψ_t(j) for t = 1 …, the identity outside and to fill up to a power of 2.
-    width = 1 << max(length - 2, 0).bit_length()
-    identity = torch.eye(num_tags, dtype=first.dtype, device=first.device)
-    leaves = identity.expand(width, batch, -1, -1).clone()
-    if length > 1:
-        steps = scaled.transitions * scaled.emissions[1:, :, None, :]
-        leaves[: length - 1] = steps.where(chain.inside[1:, :, None, None], identity)
-    log_scale = scaled.log_scale
-    tree = [leaves]
-    while tree[-1].shape[0] > 1:
-        left, right = tree[-1].unflatten(0, (-1, 2)).unbind(1)
-        level = torch.bmm(left.flatten(0, 1), right.flatten(0, 1))
-        largest = level.amax((-2, -1), keepdim=True)
-        level = (level / largest).unflatten(0, (-1, batch))
-        log_scale = log_scale + largest.view(-1, batch).log().sum(0)
-        tree.append(level)
-    root = tree.pop()[0]  # (batch, num_tags, num_tags)
+    # A node is a product of matrices of neighbouring steps. All nodes of a level stand in one dimension, those of a
+    # row of the batch together and as many as a power of 2: so the even ones are left children, the odd ones right.
+    nodes = _leaves(chain, scaled)
+    tree, log_scales = [nodes], []
+    while len(nodes) > batch:
+        nodes = torch.bmm(nodes[::2], nodes[1::2])
+        largest = nodes.amax((-2, -1), keepdim=True)
+        nodes /= largest
+        log_scales.append(largest)
+        tree.append(nodes)
+    root = tree.pop()  # (batch, num_tags, num_tags)
     of_first = (root @ scaled.end[:, None])[:, :, 0]  # what follows each first tag
-    log_z = log_scale + (first * of_first).sum(-1).log()
+    log_z = scaled.log_scale + (first * of_first).sum(-1).log()
+    if log_scales:
+        # Level by level from the root: (batch, nodes of all levels).
+        log_z = log_z + torch.cat([scales.view(batch, -1) for scales in log_scales], 1).log().sum(1)
     if not wanted:
         return log_z, None, None
-    # Down the tree: what comes before each node, and what comes after it, both (nodes, batch, num_tags).
-    before, after = first[None], scaled.end.expand(1, batch, -1)
+    # Down the tree: what comes before each node, and what comes after it, both (nodes, num_tags).
+    before, after = first, scaled.end.expand(batch, -1)
     while tree:
-        left, right = tree.pop().unflatten(0, (-1, 2)).unbind(1)
-        of_right = _scaled_rows((before[:, :, None] @ left)[:, :, 0])
-        of_left = _scaled_rows((right @ after[..., None])[..., 0])
+        nodes = tree.pop()
+        of_right = _scaled_rows(torch.bmm(before[:, None], nodes[::2])[:, 0])
+        of_left = _scaled_rows(torch.bmm(nodes[1::2], after[:, :, None])[:, :, 0])
         before = torch.stack([before, of_right], 1).flatten(0, 1)
         after = torch.stack([of_left, after], 1).flatten(0, 1)
     inside = chain.inside[1:, :, None]
+    before, after = (of_nodes.unflatten(0, (batch, -1)).transpose(0, 1) for of_nodes in (before, after))
     before, after = before[: length - 1].where(inside, 0), after[: length - 1] * scaled.emissions[1:]
     arriving = before @ scaled.transitions
     after = (after / (arriving * after).sum(-1, keepdim=True)).where(inside, 0)
-    head = first * of_first
-    unary = torch.cat([(head / head.sum(-1, keepdim=True))[None], arriving * after])
+    unary = torch.cat([_scaled_rows(first * of_first)[None], arriving * after])
     pairs = torch.bmm(before.permute(1, 2, 0), after.transpose(0, 1)) * scaled.transitions
     return log_z, unary, pairs
+
+
+def _leaves(chain: _Chain, scaled: _Scaled) -> torch.Tensor:
+    """A(i, j) ψ_t(j) for t = 1 …, and the identity outside and to fill up: (batch · leaves, num_tags, num_tags)."""
+    length, batch, num_tags = chain.emissions.shape
+    width = 1 << max(length - 2, 0).bit_length()
+    identity = torch.eye(num_tags, dtype=scaled.emissions.dtype, device=scaled.emissions.device)
+    steps = scaled.emissions[1:].transpose(0, 1)[:, :, None] * scaled.transitions
+    if not chain.is_full:
+        steps = steps.where(chain.inside[1:].T[:, :, None, None], identity)
+    leaves = identity.repeat(batch, width, 1, 1)
+    leaves[:, : length - 1] = steps
+    return leaves.flatten(0, 1)
 
 
 def _scaled_rows(vectors: torch.Tensor) -> torch.Tensor:

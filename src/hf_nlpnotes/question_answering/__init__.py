@@ -2,6 +2,7 @@
 
 from .answers import AnswerReport, AnswerSpan, answer_report, locate_answer
 from .features import prepare_train_features, prepare_validation_features
+from .metrics import cmrc2018, drcd, squad_v1, squad_v2
 from .postprocessing import SpanPredictions, extract_spans, postprocess_predictions, save_predictions
 from .span_search import SpanTable, top_spans
 
@@ -11,11 +12,15 @@ __all__ = [
     "SpanPredictions",
     "SpanTable",
     "answer_report",
+    "cmrc2018",
+    "drcd",
     "extract_spans",
     "locate_answer",
     "postprocess_predictions",
     "prepare_train_features",
     "prepare_validation_features",
     "save_predictions",
+    "squad_v1",
+    "squad_v2",
     "top_spans",
 ]

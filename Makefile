@@ -5,6 +5,9 @@ VENV ?= .venv
 # Where CPU-only builds of torch are, for Linux machines whose package index has none (empty: do not ask it).
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# Processes that run the test suite.
+WORKERS ?= 2
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -19,7 +22,7 @@ demo: $(VENV)/.installed ## classify Chinese sentences by a prompt and fill mask
 	HF_HUB_OFFLINE=1 $(BIN)/hf-nlpnotes demo
 
 test: $(VENV)/.installed-dev ## run the test suite (ARGS="-k tokenizer" passes options to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, formatting, types and the direction of imports; nothing is changed
 	$(BIN)/ruff check .

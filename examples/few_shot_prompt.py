@@ -4,9 +4,11 @@
     python examples/few_shot_prompt.py --data DIR
     python examples/few_shot_prompt.py --data reviews.csv
 
-The first learns from a few texts of its own. The second reads DIR/fewclue/eprstmt (the official splits, one a seed)
-and DIR/thucnews10/dev.txt, the third a file with the columns `text` and `label`; both draw `--shots` texts a label to
-learn from and test on others. Printed are accuracies, mean ± deviation over the seeds:
+The first learns from a few texts of its own. The second reads those that DIR has of fewclue/eprstmt and fewclue/tnews
+(eprstmt: the official splits, one a seed), chnsenticorp/train.tsv and thucnews10/dev.txt, the third a file with the
+columns `text` and `label`. tnews and files without splits give `--shots` texts a label by seed to learn from, and
+others to test on.
+Printed are accuracies, mean ± deviation over the seeds:
 
     texts                   majority     prompt, untrained       prompt, trained     plain fine-tuning
 
@@ -22,10 +24,12 @@ import statistics
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from _data import rows_of
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -41,6 +45,7 @@ from transformers.utils import logging
 import hf_nlpnotes
 from hf_nlpnotes.prompting import ready_label_words
 from hf_nlpnotes.prompting.config import PromptConfig
+from hf_nlpnotes.prompting.fewclue import TNEWS_TOPICS
 from hf_nlpnotes.prompting.model import PromptForSequenceClassification
 
 TOPICS = ["财经", "房产", "股票", "教育", "科技", "社会", "时政", "体育", "游戏", "娱乐"]
@@ -93,10 +98,7 @@ def draw(name: str, template: str, rows: list[tuple[str, str]], options: Options
     count = min(options.test_texts, len(examples) // 2)
     test, rest = [examples[i] for i in order[:count]], [examples[i] for i in order[count:]]
     np.random.default_rng(seed).shuffle(rest)
-    train = [example for i in range(len(labels)) for example in [e for e in rest if e["label"] == i][: options.shots]]
-    if len(train) < len(labels) * options.shots:
-        raise SystemExit(f"{name} has too few texts for {options.shots} of each label: give a smaller --shots.")
-    return Task(name, labels, template, train, test)
+    return Task(name, labels, template, shots_of_each(rest, len(labels), options.shots, name), test)
 
 
 def thucnews(folder: Path, options: Options, seed: int) -> Task:
@@ -106,18 +108,48 @@ def thucnews(folder: Path, options: Options, seed: int) -> Task:
     return draw("thucnews10", TOPIC_TEMPLATE, [(title, TOPICS[int(number)]) for title, number in rows], options, seed)
 
 
+def chnsenticorp(folder: Path, options: Options, seed: int) -> Task:
+    """Reviews of hotels, books and computers: 0 is negative, 1 positive."""
+    rows = [(row["text_a"], row["label"]) for row in rows_of(folder / "chnsenticorp" / "train.tsv")]
+    opinions = [(text, list(OPINIONS.values())[int(label)]) for text, label in rows]
+    return draw("chnsenticorp", OPINION_TEMPLATE, opinions, options, seed)
+
+
 def eprstmt(folder: Path, options: Options, seed: int) -> Task:
-    """Reviews with their opinions; the five official splits of 32 texts lie one after the other in a file."""
+    """Reviews with their opinions."""
+    return fewclue(folder / "fewclue" / "eprstmt", "label", OPINIONS, OPINION_TEMPLATE, options, seed)
+
+
+def tnews(folder: Path, options: Options, seed: int) -> Task:
+    """Titles with their topics."""
+    return fewclue(folder / "fewclue" / "tnews", "label_desc", TNEWS_TOPICS, TOPIC_TEMPLATE, options, seed)
+
+
+def fewclue(folder: Path, column: str, labels: dict[str, str], template: str, options: Options, seed: int) -> Task:
+    """A task of FewCLUE. The five official splits lie one after the other in a file; where they do not, `draw`."""
 
     def read(name: str) -> list[dict]:
-        lines = (folder / "fewclue" / "eprstmt" / name).read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines if line.strip()]
-        return [{"text": row["sentence"], "label": list(OPINIONS).index(row["label"])} for row in rows]
+        rows = [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [{"text": row["sentence"], "label": list(labels).index(row[column])} for row in rows]
 
-    train = read("train_few_all.json")
-    split = seed % (len(train) // 32 or 1)
-    test = read("test_public.json")[: options.test_texts]
-    return Task("eprstmt", list(OPINIONS.values()), OPINION_TEMPLATE, train[32 * split : 32 * split + 32], test)
+    train, first, test = (read(name) for name in ("train_few_all.json", "train_0.json", "test_public.json"))
+    order = np.random.default_rng(0).permutation(len(test)).tolist()  # the file is sorted by label
+    test = [test[i] for i in order[: options.test_texts]]
+    if len(train) == 5 * len(first):
+        start = seed % 5 * len(first)
+        train = train[start : start + len(first)]
+    else:
+        np.random.default_rng(seed).shuffle(train)
+        train = shots_of_each(train, len(labels), options.shots, folder.name)
+    return Task(folder.name, list(labels.values()), template, train, test)
+
+
+def shots_of_each(examples: list[dict], labels: int, shots: int, name: str) -> list[dict]:
+    """The first `shots` examples of every label."""
+    train = [example for i in range(labels) for example in [e for e in examples if e["label"] == i][:shots]]
+    if len(train) < labels * shots:
+        raise SystemExit(f"{name} has too few texts for {shots} of each label: give a smaller --shots.")
+    return train
 
 
 def table(path: Path, options: Options, seed: int) -> Task:
@@ -219,7 +251,15 @@ def main() -> None:
     elif data.suffix == ".csv":
         readers = [lambda seed: table(data, options, seed)]
     else:
-        readers = [lambda seed: eprstmt(data, options, seed), lambda seed: thucnews(data, options, seed)]
+        known = {
+            "fewclue/eprstmt": eprstmt,
+            "chnsenticorp": chnsenticorp,
+            "fewclue/tnews": tnews,
+            "thucnews10": thucnews,
+        }
+        readers = [partial(read, data, options) for place, read in known.items() if (data / place).is_dir()]
+        if not readers:
+            raise SystemExit(f"{data} has none of {list(known)}.")
 
     first_process = TrainingArguments(output_dir=tempfile.gettempdir(), report_to="none").process_index == 0
     ways = ["prompt, untrained", "prompt, trained", "plain fine-tuning"]

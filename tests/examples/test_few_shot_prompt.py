@@ -19,6 +19,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
 ) -> tuple[list[str], list[list[str]]]:
     """The header's words, and those of each row."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     header, *rows = capsys.readouterr().out.splitlines()
@@ -46,21 +47,25 @@ def test_its_own_texts(
 def test_a_folder_of_data(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: list[object], tmp_path: Path
 ) -> None:
-    topics, opinions = tmp_path / "thucnews10", tmp_path / "fewclue" / "eprstmt"
-    topics.mkdir()
-    opinions.mkdir(parents=True)
-    titles = "".join(f"球队{character}\t{number}\n" for number in range(10) for character in "我你他她们的")
-    (topics / "dev.txt").write_text(titles, encoding="utf-8")
-    rows = [{"sentence": f"服务{c}", "label": label} for c in "我你他她" for label in ("Positive", "Negative")]
-    for name, copies in (("train_few_all.json", 8), ("test_public.json", 1)):
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows * copies)
-        (opinions / name).write_text(lines, encoding="utf-8")
-    # The titles are six times the same with other characters: each occurs with one label only.
+    # Titles of ten topics, each with one topic only; reviews; a task with official splits.
+    topics = tmp_path / "thucnews10" / "dev.txt"
     titles = "".join(f"{a}{b}\t{number}\n" for number, a in enumerate("我你他她们的人大小上") for b in "来去和说要会")
-    (topics / "dev.txt").write_text(titles, encoding="utf-8")
-    header, found = run(monkeypatch, capsys, *model, "--data", tmp_path, "--shots", 1, "--test_texts", 10)
+    reviews = tmp_path / "chnsenticorp" / "train.tsv"
+    opinions = "label\ttext_a\n" + "".join(f"{i % 2}\t服务{c}\n" for i, c in enumerate("我你他她们的人大"))
+    for path, text in ((topics, titles), (reviews, opinions)):
+        path.parent.mkdir()
+        path.write_text(text, encoding="utf-8")
+    task = tmp_path / "fewclue" / "eprstmt"
+    task.mkdir(parents=True)
+    rows = [{"sentence": f"服务{c}", "label": label} for c in "我你他她" for label in ("Positive", "Negative")]
+    for name, copies in (("train_0.json", 1), ("train_few_all.json", 5), ("test_public.json", 1)):
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows * copies)
+        (task / name).write_text(lines, encoding="utf-8")
+    header, found = run(monkeypatch, capsys, *model, "--data", tmp_path, "--shots", 1, "--test_texts", 6)
     assert header == HEADER
-    assert [row[:3] for row in found] == [["eprstmt", "2", "labels"], ["thucnews10", "10", "labels"]]
+    assert [(row[0], int(row[1])) for row in found] == [("eprstmt", 2), ("chnsenticorp", 2), ("thucnews10", 10)]
+    with pytest.raises(SystemExit, match="has none of"):
+        run(monkeypatch, capsys, *model, "--data", topics.parent)
 
 
 def test_a_file(
@@ -90,7 +95,8 @@ def test_two_processes(
     assert [line.split() for line in done.stdout.splitlines()] == [header, *rows]
 
 
-def test_the_readers_read_the_real_data(data_folder: Path) -> None:
+def test_the_readers_read_the_real_data(monkeypatch: pytest.MonkeyPatch, data_folder: Path) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     script = runpy.run_path(str(SCRIPT))
     folder, options = data_folder / "classification", script["Options"]()
     first, second = (script["thucnews"](folder, options, seed) for seed in (0, 1))
@@ -103,3 +109,7 @@ def test_the_readers_read_the_real_data(data_folder: Path) -> None:
         assert len(task.train) == 32
         assert {example["label"] for example in task.train} == {0, 1}
     assert len(task.test) == 610
+    news = script["tnews"](folder, options, 0)
+    assert len(news.labels) == 15
+    assert len(news.test) == options.test_texts
+    assert {example["label"] for example in news.train} == set(range(15))

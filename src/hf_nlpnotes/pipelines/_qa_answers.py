@@ -32,13 +32,12 @@ class SpanCandidates:
 
     def add(self, batch: ScoredWindows) -> None:
         """Search a batch."""
-        table, details = self.table, self.table.details
-        starts, ends = (table.cut(details[name], batch.rows, batch.width) for name in ("starts", "ends"))
-        cut = table.columns["input_ids"].shape[1] - batch.width if table.pads_left else 0
-        cls_index = details["cls_index"][batch.rows] - cut
+        rows, width, details = batch.rows, batch.width, self.table.details
+        starts, ends = details["starts"][rows, :width], details["ends"][rows, :width]
+        cls_index = details["cls_index"][rows]
         scores = WindowScores(batch.start_logits, batch.end_logits, batch.span_logits, starts, ends, cls_index)
         found = best_spans(scores, wanted_spans(self.options), self.options.answer_length)
-        for question, answers in zip(table.question[batch.rows].tolist(), found, strict=True):
+        for question, answers in zip(self.table.question[rows].tolist(), found, strict=True):
             self._found[question].append(answers)
 
     def answers(self) -> list[Answer | list[Answer]]:

@@ -15,7 +15,7 @@ import numpy as np
 from ._qa_answers import Answer
 from ._qa_inputs import Question
 from ._qa_options import AnswerOptions
-from ._qa_windows import ScoredWindows, WindowTable
+from ._qa_windows import ScoredWindows, WindowTable, padded_right
 
 
 def v4_windows(tokenizer: Any, questions: Sequence[Question], *, max_length: int, doc_stride: int) -> WindowTable:
@@ -28,8 +28,8 @@ def v4_windows(tokenizer: Any, questions: Sequence[Question], *, max_length: int
         doc_stride: Tokens that neighbouring windows share.
 
     Returns:
-        The windows; `details` has `p_mask` `(windows, width)`, 0 where a token may be in an answer, and `encoding`,
-        the tokenizer's own of each window.
+        The windows; `details` has the `p_mask` of each, 0 where a token may be in an answer, and its `encoding` by the
+        tokenizer, and which text of the pair is the `context`.
 
     Raises:
         ValueError: `doc_stride` is larger than a window, or a question leaves no room for its context.
@@ -60,14 +60,12 @@ def v4_windows(tokenizer: Any, questions: Sequence[Question], *, max_length: int
                 if name in encoded:
                     rows.setdefault(name, []).append(encoded[name][window])
     padded = tokenizer.pad(rows, padding="longest", return_tensors="np")
-    lengths = np.array([len(ids) for ids in p_mask])
-    width = int(lengths.max())
-    filled = np.ones((len(p_mask), width), dtype=np.int64)
-    for row, values in zip(filled, p_mask, strict=True):
-        row[: len(values)] = values  # without padding on either side: it is cut to the window before use
-    details = {"p_mask": filled, "encoding": encodings}
     columns = {name: np.asarray(values) for name, values in padded.items()}
-    return WindowTable(columns, lengths, np.array(number), not context_second, details)
+    lengths = np.array([len(ids) for ids in p_mask])
+    if tokenizer.padding_side == "left":
+        columns = padded_right(columns, lengths)
+    details = {"p_mask": p_mask, "encoding": encodings, "context": int(context_second)}
+    return WindowTable(columns, lengths, np.array(number), details)
 
 
 def _check_room(tokenizer: Any, one: Question, max_length: int, doc_stride: int) -> None:
@@ -103,8 +101,7 @@ class V4Candidates:
         """Keep the logits of a batch, without padding."""
         for place, row in enumerate(batch.rows.tolist()):
             size = int(self.table.lengths[row])
-            cut = slice(batch.width - size, None) if self.table.pads_left else slice(size)
-            self._logits[row] = batch.start_logits[place, cut], batch.end_logits[place, cut]
+            self._logits[row] = batch.start_logits[place, :size], batch.end_logits[place, :size]
 
     def answers(self) -> list[Answer | list[Answer]]:
         """The answers of each question, from its windows in their order."""
@@ -125,7 +122,7 @@ class V4Candidates:
             starts, ends, scores, null = select_starts_ends(
                 start[None],
                 end[None],
-                self.table.details["p_mask"][row, : len(start)],
+                self.table.details["p_mask"][row],
                 np.ones(len(start), dtype=np.int64),
                 null,
                 2 * top_k + 10 if options.align_to_words else top_k,
@@ -134,7 +131,7 @@ class V4Candidates:
             )
             encoding = self.table.details["encoding"][row]
             for first, last, score in zip(starts.tolist(), ends.tolist(), scores.tolist(), strict=True):
-                begin, stop = _characters(encoding, first, last, not self.table.pads_left, options.align_to_words)
+                begin, stop = _characters(encoding, first, last, self.table.details["context"], options.align_to_words)
                 text = context[begin:stop]
                 known = answers.setdefault(text.lower(), {"score": 0.0, "start": begin, "end": stop, "answer": text})
                 known["score"] += score
@@ -145,12 +142,12 @@ class V4Candidates:
         return found[0] if len(found) == 1 else found
 
 
-def _characters(encoding: Any, first: int, last: int, context_second: bool, align_to_words: bool) -> tuple[int, int]:
+def _characters(encoding: Any, first: int, last: int, context: int, align_to_words: bool) -> tuple[int, int]:
     """Characters of a span of tokens, or of the words that they belong to where the tokenizer knows them."""
     if align_to_words:
         words = encoding.token_to_word(first), encoding.token_to_word(last)
         if None not in words:
-            spans = [encoding.word_to_chars(word, int(context_second)) for word in words]
+            spans = [encoding.word_to_chars(word, context) for word in words]
             if None not in spans:
                 return spans[0][0], spans[1][1]
     return encoding.offsets[first][0], encoding.offsets[last][1]

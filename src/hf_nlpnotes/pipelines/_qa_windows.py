@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ import torch
 from hf_nlpnotes.question_answering import prepare_validation_features
 
 from ._qa_inputs import Question
+
+Name = TypeVar("Name")
 
 _CHUNK = 512
 """Questions whose windows are in memory at once."""
@@ -23,22 +25,17 @@ class WindowTable:
     """Windows of several questions.
 
     Args:
-        columns: Inputs of the model, each `(windows, width)`, padded.
+        columns: Inputs of the model, each `(windows, width)`, padded on the right whatever the tokenizer does: a
+            padding on the left would move the positions of tokens, and with them scores, by the length of the batch.
         lengths: Tokens of each window without padding, `(windows,)`.
         question: Number of each window's question, `(windows,)`.
-        pads_left: Whether the padding is on the left.
-        details: What the decoding needs of each window: anything with `(windows,)` as its first dimension.
+        details: What the decoding needs of the windows.
     """
 
     columns: dict[str, np.ndarray]
     lengths: np.ndarray
     question: np.ndarray
-    pads_left: bool
     details: dict[str, Any]
-
-    def cut(self, values: np.ndarray, rows: np.ndarray, width: int) -> np.ndarray:
-        """Rows of a `(windows, width, …)` array, as narrow as a batch."""
-        return values[rows, -width:] if self.pads_left else values[rows, :width]
 
 
 @dataclass(frozen=True)
@@ -131,8 +128,17 @@ def context_windows(
         ends[windows] = last.reshape(len(windows), -1)
     columns = {name: np.asarray(values) for name, values in features.items()}
     lengths = columns["attention_mask"].sum(axis=1)
-    details = {"starts": starts, "ends": ends, "cls_index": cls_index}
-    return WindowTable(columns, lengths, number, tokenizer.padding_side == "left", details)
+    if tokenizer.padding_side == "left":
+        columns, starts, ends = padded_right(columns, lengths), *padded_right({0: starts, 1: ends}, lengths).values()
+        cls_index -= offsets.shape[1] - lengths
+    return WindowTable(columns, lengths, number, {"starts": starts, "ends": ends, "cls_index": cls_index})
+
+
+def padded_right(columns: Mapping[Name, np.ndarray], lengths: np.ndarray) -> dict[Name, np.ndarray]:
+    """Move the padding of `(windows, width)` arrays from the left to the right."""
+    width = next(iter(columns.values())).shape[1]
+    places = (np.arange(width) + (width - lengths)[:, None]) % width
+    return {name: np.take_along_axis(values, places, axis=1) for name, values in columns.items()}
 
 
 def scored(
@@ -157,7 +163,7 @@ def scored(
     for begin in range(0, len(order), batch_size):
         rows = order[begin : begin + batch_size]
         width = table.columns["input_ids"].shape[1] if full_width else int(table.lengths[rows[0]])
-        inputs = {name: torch.from_numpy(table.cut(values, rows, width)) for name, values in table.columns.items()}
+        inputs = {name: torch.from_numpy(values[rows, :width]) for name, values in table.columns.items()}
         outputs = {name: logits.float().numpy() for name, logits in forward(inputs).items()}
         if any(np.isnan(logits).any() for logits in outputs.values()):
             raise ValueError("The model's logits are not numbers (NaN): load it with dtype=torch.float32 or bfloat16.")

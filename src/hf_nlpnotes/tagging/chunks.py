@@ -25,10 +25,11 @@ from .tag_codes import Codes
 UNTYPED = "_"
 """The name that seqeval gives the type of tags without one."""
 
-# _STOP: a tag that nothing continues.
-_START, _INSIDE, _END, _STOP = 1, 2, 4, 8
+# Of a pair of neighbours: a span begins at the second, the piece of the first ends, it ends whole; or it goes on.
+_START, _END, _WHOLE, _INSIDE = 1, 2, 4, 8
+_EVENTS = _START | _END | _WHOLE
 
-# Seven classes at most: two of them and the comparison of types fit into one byte, 0bPPPCCC S.
+# Seven classes at most: two of them and the comparison of types fit into a byte, the bits `.bbb ccc=`.
 _CLASSES = {letter: number for number, letter in enumerate("OBIESUL")}
 _DOT, _OTHER = _CLASSES["U"], _CLASSES["L"]  # default reading only, which knows neither U nor L
 
@@ -69,7 +70,7 @@ class Chunks:
     """
 
     type_names: tuple[str, ...]
-    types: NDArray[np.int64]
+    types: NDArray[np.int32]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
 
@@ -86,19 +87,20 @@ def default_reading(labels: Sequence[str], *, suffix: bool = False) -> Reading:
     """
     letters = [_letter(label, suffix=suffix) for label in labels]
     known = {**{letter: _CLASSES[letter] for letter in "OBIES"}, ".": _DOT}
-    classes = [known.get(letter, _OTHER) for letter in letters]
-    codes_of, names = _number(_default_type(label, suffix=suffix) for label in labels)
-    table = _default_table()
+    types, names = _number(_default_type(label, suffix=suffix) for label in labels)
+    table = _LabelTable(_default_table(), [known.get(letter, _OTHER) for letter in letters], types)
 
     def read(codes: Codes) -> Chunks:
-        types, flags = _neighbours(codes, classes, codes_of, table)
-        starts = _positions(flags, _START)
-        ends = _positions(flags, _END)
-        # A span that ends at an odd tag may have no beginning of its own: it then begins where the last one did.
-        if len(starts) != len(ends) or (starts >= ends).any() or (starts[1:] < ends[:-1]).any():
-            last = np.searchsorted(starts, ends, side="left") - 1
-            starts = np.where(last >= 0, starts[last], 1) if len(starts) else np.ones_like(ends)
-        return Chunks(names, types[ends - 1].astype(np.int64), starts, ends)
+        events, flags = table.events(codes)
+        starts, ends = _whole(events, flags)
+        orphans = (flags & _END).astype(np.bool_)
+        orphans[1:] &= (flags[:-1] & _START) == 0
+        if orphans.any():
+            # Odd tags can end a span that nothing began: it then begins where the last one did, or at the first token.
+            starts, ends = (events[(flags & flag).astype(np.bool_)] + 1 for flag in (_START, _END))
+            last = np.searchsorted(starts, ends, side="left")
+            starts = np.append(1, starts)[last]
+        return Chunks(names, table.types[codes[ends - 1]], starts, ends)
 
     return read
 
@@ -114,37 +116,38 @@ def strict_reading(labels: Sequence[str], scheme: str, *, suffix: bool = False) 
     Raises:
         ValueError: a label whose prefix the scheme does not have, or a scheme without a strict reading.
     """
+    foreign = foreign_tags(labels, scheme, suffix=suffix)
     name = get_scheme(scheme).name
-    if name not in STRICT_SCHEMES:
-        raise ValueError(f"no strict reading of {name}: expected one of {', '.join(STRICT_SCHEMES)}")
-    for label in labels:
-        if _letter(label, suffix=suffix) not in STRICT_SCHEMES[name]:
-            raise ValueError(
-                f"tag {label!r} is not a tag of {name}: expected one of the prefixes "
-                f"{', '.join(STRICT_SCHEMES[name])}. Pass the scheme that the tags are written in"
-            )
+    if foreign:
+        raise ValueError(
+            f"tag {foreign[0]!r} is not a tag of {name}: expected one of the prefixes "
+            f"{', '.join(STRICT_SCHEMES[name])}. Pass the scheme that the tags are written in"
+        )
     inner = {"M": "I"}
     letters = [_letter(label, suffix=suffix) for label in labels]
     classes = [_CLASSES[inner.get(letter, letter)] for letter in letters]
     # Not the type that the default reading takes: dashes at either end are no part of it.
     bare = (label[:-1] if suffix else label[1:] for label in labels)
-    codes_of, names = _number(rest.strip(DELIMITER) or UNTYPED for rest in bare)
-    table = _strict_table("BIOES" if name in ("BMES", "BMESO") else name)
-    overlapping = bool(((table & (_START | _INSIDE)) == (_START | _INSIDE)).any())
+    types, names = _number(rest.strip(DELIMITER) or UNTYPED for rest in bare)
+    table = _LabelTable(_strict_table("BIOES" if name in ("BMES", "BMESO") else name), classes, types)
 
     def read(codes: Codes) -> Chunks:
-        types, flags = _neighbours(codes, classes, codes_of, table)
-        if overlapping:
-            # IOB1's I after B begins a span only where that B did not begin one itself.
-            continues = (flags[1:] & _INSIDE).astype(np.bool_) & (flags[:-1] & _START).astype(np.bool_)
-            flags[1:][continues] &= ~np.uint8(_START)
-        starts = _positions(flags, _START)
-        stops = _positions(flags, _STOP)
-        ends = stops[np.searchsorted(stops, starts, side="right")]
-        closed = (flags[ends - 1] & _END).astype(np.bool_)
-        return Chunks(names, types[starts].astype(np.int64)[closed], starts[closed], ends[closed])
+        starts, ends = _whole(*table.events(codes))
+        return Chunks(names, table.types[codes[starts]], starts, ends)
 
     return read
+
+
+def foreign_tags(labels: Iterable[str], scheme: str, *, suffix: bool = False) -> list[str]:
+    """List the tags whose prefix the scheme does not have in the strict reading.
+
+    Raises:
+        ValueError: the scheme has no strict reading.
+    """
+    name = get_scheme(scheme).name
+    if name not in STRICT_SCHEMES:
+        raise ValueError(f"no strict reading of {name}: expected one of {', '.join(STRICT_SCHEMES)}")
+    return [label for label in labels if _letter(label, suffix=suffix) not in STRICT_SCHEMES[name]]
 
 
 def detect_strict_scheme(labels: Iterable[str], *, suffix: bool = False) -> str:
@@ -195,16 +198,36 @@ def _number(names: Iterable[str]) -> tuple[list[int], tuple[str, ...]]:
     return [numbers.setdefault(name, len(numbers)) for name in names], tuple(numbers)
 
 
-def _neighbours(
-    codes: Codes, classes: Sequence[int], types: Sequence[int], table: NDArray[np.uint8]
-) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """Return the type of each position, and the flags of each pair: `flags[i]` is about positions i and i + 1."""
-    kind = _look_up(codes, np.asarray(classes, dtype=np.uint8))
-    type_ = _look_up(codes, np.asarray(types, dtype=np.uint8 if max(types) < 256 else np.int32))
-    pairs = kind[:-1] << 4
-    pairs |= kind[1:] << 1
-    pairs |= (type_[:-1] == type_[1:]).view(np.uint8)
-    return type_, _look_up(pairs, table)
+class _LabelTable:
+    """Looks up what happens between neighbours of a stream of codes."""
+
+    def __init__(self, table: NDArray[np.uint8], classes: Sequence[int], types: Sequence[int]) -> None:
+        """Take what happens between two classes, and the class and the type of each label."""
+        self.table = table
+        self.classes = np.asarray(classes, dtype=np.uint8)
+        self.types: NDArray[np.int32] = np.asarray(types, dtype=np.int32)
+        self.pairs: NDArray[np.uint8] | None = None
+        if len(classes) <= 16:  # two labels fit into a byte themselves
+            same = (self.types[:, None] == self.types).view(np.uint8)
+            self.pairs = np.zeros((16, 16), dtype=np.uint8)
+            self.pairs[: len(classes), : len(classes)] = table[self.classes[:, None] << 4 | self.classes << 1 | same]
+
+    def events(self, codes: Codes) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Return the positions before which spans begin or end, less one, and what happens there."""
+        if self.pairs is not None and codes.dtype == np.uint8:
+            flags = _look_up(codes[:-1] << 4 | codes[1:], self.pairs.ravel())
+        else:
+            classes = _look_up(codes, self.classes)
+            types = _look_up(codes, self.types.astype(np.uint8) if len(self.types) <= 256 else self.types)
+            same = (types[:-1] == types[1:]).view(np.uint8)
+            flags = _look_up(classes[:-1] << 4 | classes[1:] << 1 | same, self.table)
+        if (self.table & _INSIDE).any():
+            # IOB1's I after B begins a span only where that B did not begin one itself.
+            begun = flags[:-1] & _START
+            flags[1:] &= ~(begun & (flags[1:] >> 3))
+            flags &= _EVENTS
+        events = np.flatnonzero(flags != 0)
+        return events, flags[events]
 
 
 def _look_up(codes: NDArray[Any], table: NDArray[Any]) -> NDArray[Any]:
@@ -216,11 +239,10 @@ def _look_up(codes: NDArray[Any], table: NDArray[Any]) -> NDArray[Any]:
     return table[codes]
 
 
-def _positions(flags: NDArray[np.uint8], flag: int) -> NDArray[np.int64]:
-    """Positions i + 1 of the pairs that have the flag."""
-    marked: NDArray[np.int64] = np.flatnonzero((flags & flag).astype(np.bool_))
-    marked += 1
-    return marked
+def _whole(events: NDArray[np.int64], flags: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return starts and ends of the spans: between a beginning and its end nothing else happens."""
+    chosen = np.flatnonzero((flags[:-1] & (flags[1:] >> 2) & _START).view(np.bool_))
+    return events[chosen] + 1, events[chosen + 1] + 1
 
 
 @cache
@@ -237,14 +259,14 @@ def _default_table() -> NDArray[np.uint8]:
                     or (before in (b, i) and tag in (b, s, o))
                     or (differs and before not in (o, _DOT))
                 )
-                table[before << 4 | tag << 1 | same] = _START * starts | _END * ends
+                table[before << 4 | tag << 1 | same] = _START * starts | (_END | _WHOLE) * ends
     return table
 
 
 @cache
 def _strict_table(name: str) -> NDArray[np.uint8]:
     table = np.zeros(128, dtype=np.uint8)
-    for rules, flag in zip(_PATTERNS[name], (_START, _INSIDE, _END), strict=True):
+    for rules, flag in zip(_PATTERNS[name], (_START, _INSIDE, _WHOLE), strict=True):
         for rule in rules.split():
             before, tag = rule.rstrip("=!").split(":")
             same: tuple[Literal[0, 1], ...] = {"=": (1,), "!": (0,)}.get(rule[-1], (0, 1))  # type: ignore[assignment]
@@ -253,5 +275,7 @@ def _strict_table(name: str) -> NDArray[np.uint8]:
                     for relation in same:
                         table[_CLASSES[first] << 4 | _CLASSES[second] << 1 | relation] |= flag
     outside = (np.arange(len(table)) >> 4) == _CLASSES[OUTSIDE]
-    table[~outside & (table & _INSIDE == 0)] |= _STOP
+    table[~outside & (table & _INSIDE == 0)] |= _END
+    if name != "IOB1":  # only there a tag both continues a span and begins one
+        table &= _EVENTS
     return table

@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .chunks import Chunks, default_reading, detect_strict_scheme, strict_reading, unknown_to_default
-from .schemes import Scheme
+from .chunks import Chunks, default_reading, detect_strict_scheme, foreign_tags, strict_reading, unknown_to_default
+from .schemes import OUTSIDE, Scheme
 from .tag_codes import Labels, TagCodes, Tags, encode_tags
 
 Average = Literal["micro", "macro", "weighted"]
@@ -96,10 +96,7 @@ def count_coded_spans(
         read = default_reading(coded.labels, suffix=suffix)
     elif mode == "strict":
         name = _scheme_name(scheme) or detect_strict_scheme(_used(coded, coded.true), suffix=suffix)
-        used = np.zeros(len(coded.labels), dtype=np.bool_)
-        used[np.unique(coded.true)] = used[np.unique(coded.pred)] = True
-        # Tags that no sentence has are no reason to refuse the others.
-        labels = [label if known else "O" for label, known in zip(coded.labels, used, strict=True)]
+        labels = _without_unused(coded, name, suffix=suffix)
         read = strict_reading(labels, name, suffix=suffix)
     else:
         raise ValueError(f"mode must be None or 'strict', got {mode!r}")
@@ -267,24 +264,32 @@ def _used(coded: TagCodes, codes: NDArray[Any]) -> list[str]:
     return [label for label, count in zip(coded.labels, occurring, strict=True) if count]
 
 
+def _without_unused(coded: TagCodes, scheme: str, *, suffix: bool) -> list[str]:
+    """Put `O` for labels that are foreign to the scheme but that no token has: they are no reason to refuse it."""
+    foreign = foreign_tags(coded.labels, scheme, suffix=suffix)
+    unused = {
+        label
+        for label in foreign
+        if not any((codes == coded.labels.index(label)).any() for codes in (coded.true, coded.pred))
+    }
+    return [OUTSIDE if label in unused else label for label in coded.labels]
+
+
 def _compare(true: Chunks, pred: Chunks, length: int) -> SpanCounts:
-    # Dense over positions instead of sorted: no two spans of one reading end at the same place.
-    number = np.zeros(length, dtype=np.int32)
-    number[true.ends] = np.arange(1, len(true.ends) + 1, dtype=np.int32)
-    partner = number[pred.ends] - 1
-    same = (partner >= 0) & (pred.starts == _at(true.starts, partner)) & (pred.types == _at(true.types, partner))
     size = len(true.type_names)
+    # No two spans of one reading end at the same place: where one ends, its length and type are its name. Lengths are
+    # small, so the array over all positions can be of bytes.
+    names_of = [(chunks.ends - chunks.starts) * size + chunks.types for chunks in (true, pred)]
+    highest = max(int(names.max(initial=0)) for names in names_of)
+    ending_at = np.zeros(length, dtype=np.min_scalar_type(highest))
+    ending_at[true.ends] = names_of[0]
+    same = ending_at[pred.ends] == names_of[1]
     gold = np.bincount(true.types, minlength=size)
     predicted = np.bincount(pred.types, minlength=size)
     correct = np.bincount(pred.types[same], minlength=size)
     order = sorted(np.flatnonzero(gold + predicted), key=lambda i: true.type_names[i])
     names = tuple(true.type_names[i] for i in order)
     return SpanCounts(names, correct[order], predicted[order], gold[order])
-
-
-def _at(values: NDArray[np.int64], places: NDArray[np.int32]) -> NDArray[np.int64]:
-    """`values[places]` where places may be -1 and values empty."""
-    return values[places] if len(values) else np.full(len(places), -1, dtype=np.int64)
 
 
 def _columns(

@@ -20,6 +20,7 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .models.chinesebert import configuration_chinesebert, modeling_chinesebert, tokenization_chinesebert
+from .models.crf import configuration_crf, modeling_crf
 from .models.joint_span import configuration_joint_span, modeling_joint_span
 from .models.layer_selection import configuration_layer_selection, modeling_layer_selection
 from .pipelines import ExtractiveQuestionAnsweringPipeline, QuestionAnsweringPipeline, ZeroShotPromptPipeline
@@ -49,6 +50,9 @@ _LAYER_SELECTION_MODELS = {
 }
 
 _JOINT_SPAN_CONFIG = configuration_joint_span.JointSpanConfig
+
+# Any encoder with a CRF on its token classifier.
+_CRF_CONFIG = configuration_crf.CrfConfig
 
 # What LoRA adapts, by default, of an encoder that may be of any family: query and value, as each calls them.
 _LORA_TARGETS_OF_ENCODERS = ["query", "value", "query_proj", "value_proj", "q_lin", "v_lin", "in_proj", "Wqkv"]
@@ -81,6 +85,8 @@ def register() -> None:
     AutoModelForQuestionAnswering.register(
         _JOINT_SPAN_CONFIG, modeling_joint_span.JointSpanForQuestionAnswering, exist_ok=True
     )
+    AutoConfig.register(_CRF_CONFIG.model_type, _CRF_CONFIG, exist_ok=True)
+    AutoModelForTokenClassification.register(_CRF_CONFIG, modeling_crf.CrfForTokenClassification, exist_ok=True)
     _allow_removed_task("question-answering")
     for task, (pipeline_class, auto_class, default) in _PIPELINES.items():
         if task in PIPELINE_REGISTRY.supported_tasks:
@@ -102,7 +108,7 @@ def register() -> None:
 
         register_adapters()
         register_targets(_CONFIG.model_type, like="bert")
-        for config in (_LAYER_SELECTION_CONFIG, _JOINT_SPAN_CONFIG):
+        for config in (_LAYER_SELECTION_CONFIG, _JOINT_SPAN_CONFIG, _CRF_CONFIG):
             LORA_TARGETS.setdefault(config.model_type, _LORA_TARGETS_OF_ENCODERS)
             register_targets(config.model_type, like="bert")
 

@@ -35,27 +35,32 @@ def best_paths(
 ) -> BestPaths:
     """Return the best sequence of each row; arguments as of `hf_nlpnotes.layers.crf_partition.log_partition`."""
     transitions, start, end = neighbours
-    by_time = emissions.transpose(0, 1).contiguous()  # (seq, batch, num_tags)
-    length, batch, _ = by_time.shape
+    # Tags before rows of the batch: the maxima below then run over the first dimension, along the memory.
+    by_time = emissions.permute(1, 2, 0).contiguous()  # (seq, num_tags, batch)
+    length, num_tags, batch = by_time.shape
     scores = torch.empty_like(by_time)  # of the best sequence that ends with each tag
-    rows, steps = scores.unbind(), by_time.unbind()
-    torch.add(steps[0], start, out=rows[0])
-    # (batch, from, to): the maximum over a dimension that is not the last runs along rows of memory.
-    sums = emissions.new_empty(batch, *transitions.shape)
+    rows, as_from, steps = scores.unbind(), scores.unsqueeze(2).unbind(), by_time.unbind()
+    torch.add(steps[0], start[:, None], out=rows[0])
+    sums, from_to = emissions.new_empty(num_tags, num_tags, batch), transitions[:, :, None]  # (from, to, batch)
     for step in range(1, length):
-        torch.add(rows[step - 1][:, :, None], transitions, out=sums)
-        torch.amax(sums, 1, out=rows[step])
+        torch.add(as_from[step - 1], from_to, out=sums)
+        torch.amax(sums, 0, out=rows[step])
         rows[step].add_(steps[step])
     last = lengths - 1
-    best, at_end = (scores[last, torch.arange(batch, device=last.device)] + end).max(-1)
+    best, at_end = (scores[last, :, torch.arange(batch, device=last.device)] + end).max(-1)
     tags = torch.empty(length, batch, dtype=torch.long, device=emissions.device)
-    found, arriving = tags.unbind(), transitions.T.contiguous()
+    found, of_rows, to_from = tags.unbind(), scores.transpose(1, 2).unbind(), transitions.T.contiguous()
+    sums = emissions.new_empty(batch, num_tags)
     # Rows of a shorter sequence begin their way back at their own last tag.
-    goes_on = (torch.arange(length, device=last.device)[:, None] < last).unbind()
+    is_behind = (torch.arange(length, device=last.device)[:, None] >= last).unbind()
+    is_full = min(lengths.tolist()) == length
     found[-1].copy_(at_end)
     for step in range(length - 2, -1, -1):
-        before = arriving[found[step + 1]].add_(rows[step]).argmax(-1)
-        torch.where(goes_on[step], before, at_end, out=found[step])
+        torch.index_select(to_from, 0, found[step + 1], out=sums)
+        sums.add_(of_rows[step])
+        torch.argmax(sums, -1, out=found[step])
+        if not is_full:
+            torch.where(is_behind[step], at_end, found[step], out=found[step])
     return BestPaths(tags.T, best)
 
 

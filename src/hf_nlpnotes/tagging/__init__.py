@@ -19,6 +19,7 @@ from .schemes import (
     tags_to_spans,
     validate_tags,
 )
+from .tagger_options import tagger_options
 
 __all__ = [
     "SCHEMES",
@@ -36,6 +37,7 @@ __all__ = [
     "repair_tags",
     "scheme_labels",
     "spans_to_tags",
+    "tagger_options",
     "tags_to_spans",
     "validate_tags",
 ]

@@ -1,0 +1,314 @@
+"""A token classifier with a conditional random field around any encoder.
+
+    model = CrfForTokenClassification.from_encoder("bert-base-chinese", **tagger_options(labels, "BIOES"))
+
+The encoder is an `AutoModel`, a selection of layers among them, and keeps its parameter names below `model.encoder`.
+The classifier and the CRF stand together in `model.classifier`: PEFT trains and saves them for token classification
+without being told. `logits` are the emissions, so that what reads token classifiers works, ONNX export included; the
+best tags come from `decode`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import TokenClassifierOutput
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.utils.generic import can_return_tuple
+
+from hf_nlpnotes.layers.crf import IGNORED, ConditionalRandomField
+
+from .configuration_crf import CrfConfig
+
+# What an encoder's forward takes and no data set brings.
+_NO_COLUMNS = {"self", "past_key_values", "use_cache", "return_dict", "output_attentions", "output_hidden_states"}
+
+_signatures: dict[Any, Any] = {}
+
+
+class names_encoder_inputs:  # noqa: N801 -- a decorator
+    """Decorate a `forward`: looked up on a model, its signature also names the inputs of the model's encoder.
+
+    The Trainer drops every column of a data set that the signature does not name, and which these are depends on the
+    encoder: `pinyin_ids`, `bbox`, `langs`, …
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self.function
+        encoder = instance._modules.get("encoder")
+        if encoder is None or torch.compiler.is_compiling():  # nobody looks at a signature there
+            return MethodType(self.function, instance)
+        # What a selection of layers takes is named by the encoder inside of it.
+        key = (type(encoder), type(getattr(encoder, "encoder", None)))
+        if key not in _signatures:
+            _signatures[key] = _with_inputs_of(self.function, encoder)
+        return MethodType(_signatures[key], instance)
+
+
+def _with_inputs_of(function: Any, encoder: nn.Module) -> Any:
+    signature = inspect.signature(function)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
+    rest = [parameter for parameter in signature.parameters.values() if parameter.kind == parameter.VAR_KEYWORD]
+    theirs = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+        for name, parameter in inspect.signature(encoder.forward).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in _NO_COLUMNS
+        and name not in signature.parameters
+    ]
+    copy = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    copy.__signature__ = signature.replace(parameters=[*own, *theirs, *rest])  # type: ignore[attr-defined]
+    return copy
+
+
+class CrfClassifier(nn.Module):
+    """A linear classifier of tokens, whose scores are a CRF's emissions."""
+
+    def __init__(self, config: CrfConfig) -> None:
+        super().__init__()
+        assert config.num_labels is not None  # the number of names in id2label, which always has some
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.dense = nn.Linear(config.feature_size, config.num_labels)
+        self.crf = ConditionalRandomField(
+            config.num_labels,
+            config.allowed_transitions,
+            algorithm=config.crf_algorithm,  # type: ignore[arg-type]  # checked there
+        )
+
+    def forward(
+        self, features: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Emissions `(batch, seq, num_labels)` of features, and the summed loss of labels (-100: none)."""
+        emissions = self.dense(self.dropout(features))
+        return emissions, None if labels is None else self._loss(emissions, labels)
+
+    def _loss(self, emissions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        labels = labels.to(emissions.device)
+        if not torch.compiler.is_compiling():
+            # A window of a text may have no labels of its own: no sequence, and nothing to learn.
+            labelled = (labels != IGNORED).any(1)
+            if not bool(labelled.all()):
+                if not bool(labelled.any()):
+                    # 0, yet of all parameters: no process of several may leave out a gradient.
+                    return sum((parameter.sum() for parameter in self.crf.parameters()), emissions.sum()) * 0.0
+                emissions, labels = emissions[labelled], labels[labelled]
+        loss: torch.Tensor = self.crf(emissions, labels, reduction="sum")
+        return loss
+
+
+class CrfForTokenClassification(PreTrainedModel):
+    """Any encoder, a linear classifier on each token, and a conditional random field on the sequence of tags."""
+
+    config_class = CrfConfig
+    config: CrfConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    # The encoder says what it supports when it is built.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: CrfConfig, encoder: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        assert config.num_labels is not None
+        self.num_labels = config.num_labels
+        if encoder is None:
+            encoder = AutoModel.from_config(config.encoder, **_without_pooler(config.encoder))
+        config.text_config = encoder.config  # one object: the attention set and the vocabulary resized are of both
+        self.encoder = encoder
+        self.classifier = CrfClassifier(config)
+        self.post_init()
+
+    def post_init(self) -> None:
+        """Finish the construction."""
+        super().post_init()
+        # Encoders list their own names; DistributedDataParallel asks the outermost module.
+        ignored = [
+            f"{prefix}.{name}"
+            for prefix, module in self.named_modules()
+            if prefix
+            for name in getattr(module, "_ddp_params_and_buffers_to_ignore", ())
+        ]
+        if ignored:
+            self._ddp_params_and_buffers_to_ignore = sorted(set(ignored))
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ConditionalRandomField):
+            for parameter in module.parameters():
+                init.zeros_(parameter)
+            # Not in the checkpoint, and lost where the model was built on the meta device.
+            for name, table in module.constraints().items():
+                init.copy_(getattr(module, name), table)
+
+    @classmethod
+    def from_encoder(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *,
+        tagging_scheme: str | None = None,
+        constraints: Any = None,
+        classifier_dropout: float = 0.1,
+        crf_algorithm: str = "auto",
+        num_labels: int | None = None,
+        id2label: dict[int, str] | None = None,
+        label2id: dict[str, int] | None = None,
+        **kwargs: Any,
+    ) -> CrfForTokenClassification:
+        """Put a new classifier and CRF on a pretrained encoder.
+
+        Args:
+            pretrained_model_name_or_path: Folder or hub name of a checkpoint that `AutoModel` loads. Of a checkpoint
+                with a CRF the encoder is taken.
+            tagging_scheme: As all up to `crf_algorithm` in `CrfConfig`; `hf_nlpnotes.tagging.tagger_options` gives
+                this, the constraints and the labels' names at once.
+            num_labels: As `id2label` and `label2id` in every configuration of transformers.
+            **kwargs: For `AutoModel.from_pretrained`: `dtype`, `attn_implementation`, `revision`, options of the
+                encoder's configuration, …
+
+        Raises:
+            ValueError: as of `CrfConfig`, and for an encoder-decoder.
+        """
+        encoder = _load_encoder(pretrained_model_name_or_path, **kwargs)
+        labels: dict[str, Any] = {"num_labels": num_labels, "id2label": id2label, "label2id": label2id}
+        config = CrfConfig(
+            text_config=encoder.config,
+            tagging_scheme=tagging_scheme,
+            constraints=constraints,
+            classifier_dropout=classifier_dropout,
+            crf_algorithm=crf_algorithm,
+            dtype=encoder.dtype,
+            **{name: value for name, value in labels.items() if value is not None},
+        )
+        model: Any = cls(config, encoder=encoder)
+        placed: CrfForTokenClassification = model.to(device=encoder.device, dtype=encoder.dtype).eval()
+        return placed
+
+    @property
+    def crf(self) -> ConditionalRandomField:
+        """The conditional random field; the adapter's own where PEFT has made a copy."""
+        found: ConditionalRandomField = self.classifier.crf
+        return found
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the encoder's embedding of tokens."""
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Set the encoder's embedding of tokens."""
+        self.encoder.set_input_embeddings(value)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Resize the encoder's vocabulary, in the encoder's own way (ChineseBERT's tables of glyphs grow too)."""
+        return self.encoder.resize_token_embeddings(*args, **kwargs)
+
+    @names_encoder_inputs
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, ...] | TokenClassifierOutput:
+        """Score the tags of tokens.
+
+        Args:
+            input_ids: `(batch, seq)`, and all other inputs of the encoder by name (`pinyin_ids`, …).
+            attention_mask: `(batch, seq)`.
+            labels: `(batch, seq)`, -100 where a token is no part of the sequence of tags: special tokens, and the
+                later pieces of a word. Padding is none in any case.
+            num_items_in_batch: Labels in the whole batch, of which this may be a part: the loss is then the sum of
+                the negative log-likelihoods divided by this number. Without it they are divided by the labels here.
+
+        Returns:
+            `logits`, `(batch, seq, num_labels)`, are the CRF's emissions.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
+        # Not all encoders know all of these, and none misses one that is None.
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        outputs = self.encoder(**inputs, return_dict=True)
+        if labels is not None and attention_mask is not None and attention_mask.shape == labels.shape:
+            labels = labels.masked_fill(attention_mask.to(labels.device) == 0, IGNORED)
+        emissions, loss = self.classifier(outputs[0], labels)
+        if loss is not None and labels is not None:
+            count = (labels != IGNORED).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+            loss = loss / (count.to(loss.device) if isinstance(count, torch.Tensor) else count)
+        return TokenClassifierOutput(
+            loss=loss,
+            logits=emissions,
+            hidden_states=getattr(outputs, "hidden_states", None),
+            attentions=getattr(outputs, "attentions", None),
+        )
+
+    def decode(self, logits: torch.Tensor, mask: torch.Tensor | None = None) -> list[list[int]]:
+        """Best tags of the tokens that count, as `ConditionalRandomField.decode`.
+
+        The mask should leave out what had no label in training: special tokens, padding, later pieces of words.
+        """
+        return self.crf.decode(logits, mask)
+
+    @torch.no_grad()
+    def best_tags(self, logits: Any, labels: torch.Tensor) -> torch.Tensor:
+        """Best tags in the shape of the labels, for `Trainer(…, preprocess_logits_for_metrics=model.best_tags)`.
+
+        Args:
+            logits: `(batch, seq, num_labels)`, or a tuple that begins with them.
+            labels: `(batch, seq)`; -100 where a token does not count.
+
+        Returns:
+            `(batch, seq)`, long; -100 where the labels are.
+        """
+        emissions = logits[0] if isinstance(logits, tuple | list) else logits
+        counts = labels != IGNORED
+        tags = torch.full_like(labels, IGNORED)
+        rows = counts.any(1)
+        if bool(rows.any()):
+            best = self.decode(emissions[rows], counts[rows])
+            tags[counts] = torch.tensor([tag for row in best for tag in row], dtype=tags.dtype, device=tags.device)
+        return tags
+
+
+def _load_encoder(pretrained_model_name_or_path: Any, **kwargs: Any) -> PreTrainedModel:
+    config, kwargs = AutoConfig.from_pretrained(pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs)
+    if isinstance(config, CrfConfig):
+        return CrfForTokenClassification.from_pretrained(
+            pretrained_model_name_or_path, config=config, **kwargs
+        ).encoder
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{pretrained_model_name_or_path} is a {config.model_type}, an encoder-decoder: tokens are classified by"
+            " an encoder alone"
+        )
+    kwargs = {**_without_pooler(config), **kwargs}
+    return AutoModel.from_pretrained(pretrained_model_name_or_path, config=config, **kwargs)
+
+
+def _without_pooler(config: Any) -> dict[str, bool]:
+    """The argument that leaves out a pooler, which the classifier does not read, where the encoder's class has it."""
+    known: Any = MODEL_MAPPING.get(type(config), ())
+    classes = known if isinstance(known, tuple) else (known,)
+    has_it = [("add_pooling_layer" in inspect.signature(one.__init__).parameters) for one in classes]
+    return {"add_pooling_layer": False} if has_it and all(has_it) else {}
+
+
+__all__ = ["CrfForTokenClassification"]

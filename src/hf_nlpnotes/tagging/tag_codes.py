@@ -97,10 +97,14 @@ def _encode_strings(y_true: Tags, y_pred: Tags) -> TagCodes:
     places[0] = False
     places[np.cumsum(lengths + 1)] = False
     numbers = [_numbers(sentences, codes) for sentences in (y_true, y_pred)]
-    dtype = np.uint8 if len(codes) <= _BYTE_LABELS else np.int32
-    true, pred = np.zeros(len(places), dtype=dtype), np.zeros(len(places), dtype=dtype)
-    true[places], pred[places] = numbers
-    return TagCodes(tuple(codes), true, pred, 0, tokens)
+    streams = [_stream(len(places), len(codes)) for _ in numbers]
+    for stream, of_tokens in zip(streams, numbers, strict=True):
+        stream[places] = of_tokens
+    return TagCodes(tuple(codes), streams[0], streams[1], 0, tokens)
+
+
+def _stream(length: int, num_codes: int) -> Codes:
+    return np.zeros(length, dtype=np.uint8) if num_codes <= _BYTE_LABELS else np.zeros(length, dtype=np.int32)
 
 
 def _numbers(sentences: Tags, codes: _StringCodes) -> Codes:
@@ -162,8 +166,7 @@ def _encode_ids(y_true: Any, y_pred: Any, labels: list[str], ignore_index: int) 
                 f"{name} has the id {wrong}: expected 0 to {len(labels) - 1}, one of the {len(labels)} labels"
             )
     tokens = true.size if keep is None else int(keep.sum())
-    dtype = np.uint8 if len(known) <= _BYTE_LABELS else np.int32
-    streams = [_id_stream(ids, keep, separator, dtype) for ids in (true, pred)]
+    streams = [_id_stream(ids, keep, separator, len(known)) for ids in (true, pred)]
     return TagCodes(tuple(known), streams[0], streams[1], separator, tokens)
 
 
@@ -172,11 +175,9 @@ def _largest(ids: NDArray[Any]) -> int:
     return int(ids.view(f"u{ids.dtype.itemsize}").max())
 
 
-def _id_stream(
-    ids: NDArray[Any], keep: NDArray[np.bool_] | None, separator: int, dtype: type[np.uint8 | np.int32]
-) -> Codes:
+def _id_stream(ids: NDArray[Any], keep: NDArray[np.bool_] | None, separator: int, num_codes: int) -> Codes:
     sentences, tokens = ids.shape
-    stream = np.empty(sentences * (tokens + 1) + 1, dtype=dtype)
+    stream = _stream(sentences * (tokens + 1) + 1, num_codes)
     stream[-1] = separator
     codes = stream[:-1].reshape(sentences, tokens + 1)
     codes[:, 0] = separator

@@ -12,6 +12,8 @@ import pytest
 
 import hf_nlpnotes
 from hf_nlpnotes import cli
+from hf_nlpnotes.cli import classify, demo
+from hf_nlpnotes.cli._output import text_width
 
 LINES = ["国足今晚出战", "银行业绩，股票", "", "  ", "手机芯片"]
 TEXTS = [line for line in LINES if line.strip()]
@@ -50,7 +52,7 @@ def test_classify_prints_a_row_a_text(tiny: None, file: Path, capsys: pytest.Cap
     rows = out.splitlines()
     assert [row.rpartition("  ")[2] for row in rows] == TEXTS
     # Scores stand in one column of the terminal, whatever the label.
-    assert len({cli._width(row[: row.index("0.")]) for row in rows}) == 1
+    assert len({text_width(row[: row.index("0.")]) for row in rows}) == 1
     assert "3/3" in err, "the progress bar is on stderr"
 
 
@@ -207,6 +209,7 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
         ["--help"],
         ["classify", "--help"],
         ["demo", "--help"],
+        ["answer", "--help"],
         ["eval", "--help"],
         ["convert-chinesebert", "--help"],
     ):
@@ -224,7 +227,7 @@ def test_demo_shows_tables(tiny: None, capsys: pytest.CaptureFixture[str]) -> No
     out = capsys.readouterr().out
     assert "loaded in" in out
     assert "hf-nlpnotes classify" in out
-    for _, _, labels, texts in cli._DEMO_TASKS:
+    for _, _, labels, texts in demo._DEMO_TASKS:
         for text in texts:
             (row,) = [line for line in out.splitlines() if text in line]
             assert any(label in row for label in labels)
@@ -249,8 +252,8 @@ def test_demo_gives_readings_in_context(tiny_chinesebert_folder: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_chinesebert_folder)
     found = {"token_str": "行", "score": 0.5}
-    assert cli._candidate(tokenizer, "他在银[MASK]工作", found)["pinyin"] == "háng"
-    assert cli._candidate(tokenizer, "人[MASK]道", found)["pinyin"] == "xíng"
+    assert demo._candidate(tokenizer, "他在银[MASK]工作", found)["pinyin"] == "háng"
+    assert demo._candidate(tokenizer, "人[MASK]道", found)["pinyin"] == "xíng"
 
 
 @pytest.fixture
@@ -402,7 +405,7 @@ def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_lines", interrupt)
+    monkeypatch.setattr(classify, "text_lines", interrupt)
     assert cli.main(["classify", "--labels", "体育,财经", str(file)]) == 130
 
 
@@ -423,6 +426,6 @@ def test_as_a_process_under_a_plain_locale(tiny_chinesebert_folder: Path, file: 
 
 
 def test_widths() -> None:
-    assert cli._width("abc") == 3
-    assert cli._width("体育，a") == 7
-    assert cli._width("e\u0301") == 1
+    assert text_width("abc") == 3
+    assert text_width("体育，a") == 7
+    assert text_width("e\u0301") == 1

@@ -1,0 +1,159 @@
+"""`hf-nlpnotes answer`: questions about a text, answered with pieces of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ._arguments import positive, share
+from ._inputs import name_of, quiet_libraries, whole_text
+from ._output import json_target, say, shortened, write_json
+
+_EPILOG = """\
+With --question, FILE is the text that is asked about. Without, it has questions and their texts: a JSON file in
+SQuAD's form, a JSON list or JSON lines of {"question": …, "context": …}, with or without "id".
+
+A row has the score, the characters of the text, and the answer. --json prints one object a question,
+  {"id": …, "question": …, "answers": [{"score": …, "start": …, "end": …, "answer": …}]}
+and --predictions writes {id: answer}, as the scorers of SQuAD and CMRC2018 read it.
+
+MODEL is one that was trained to answer questions, as examples/question_answering.py does it.
+
+examples:
+  hf-nlpnotes answer --model MODEL --question '谁写了《红楼梦》？' --question '写于何时？' article.txt
+  cat article.txt | hf-nlpnotes answer --model MODEL --question '谁写了《红楼梦》？' --top 3 -
+  hf-nlpnotes answer --model MODEL --predictions predictions.json cmrc2018_dev.json
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to a parser's subparsers."""
+    answer = commands.add_parser(
+        "answer",
+        help="answer questions about a text with pieces of it",
+        description="Answer questions about a text with pieces of it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    answer.add_argument("file", metavar="FILE", help="text, or JSON with questions; '-' for standard input")
+    answer.add_argument("--model", required=True, help="folder or hub name of a model for question answering")
+    answer.add_argument("--question", action="append", metavar="TEXT", help="may be given several times")
+    answer.add_argument("--top", type=positive, default=1, metavar="N", help="answers to a question (default: 1)")
+    answer.add_argument(
+        "--threshold", type=share, metavar="P", help="all answers with this score or more that do not overlap"
+    )
+    answer.add_argument("--impossible", action="store_true", help="let a question have no answer")
+    answer.add_argument(
+        "--max-answer-length", type=positive, metavar="N", help="tokens of the longest answer (default: 128)"
+    )
+    answer.add_argument("--device", help="where to run: cpu, cuda:0, … (default: the first accelerator)")
+    answer.add_argument("--batch-size", type=positive, default=16, metavar="N", help="windows at once (default: 16)")
+    answer.add_argument("--encoding", default="utf-8", help="of the file (default: utf-8)")
+    answer.add_argument("--json", action="store_true", help="print one JSON object a question")
+    answer.add_argument("--predictions", metavar="FILE", help="write the best answer of each question to a JSON file")
+    answer.add_argument("--no-progress", action="store_true", help="show no progress bar on stderr")
+    answer.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Answer questions."""
+    # Whatever may be wrong with options and files is told before a model is loaded.
+    target = json_target(args.predictions, "--predictions")
+    text = whole_text(args.file, args.encoding)
+    if args.question:
+        if not text.strip():
+            raise ValueError(f"{name_of(args.file)} has no text to ask about")
+        asked = [{"question": question, "context": text} for question in args.question]
+    else:
+        asked = list(_questions(text, name_of(args.file)))
+    if not asked:
+        raise ValueError(f"{name_of(args.file)} has no questions: give --question with a text file")
+    if target is not None and len({row.get("id") for row in asked}) < len(asked):
+        raise ValueError(f"--predictions needs an id of its own for each question, and {name_of(args.file)} has not")
+
+    pipe = _pipeline(args.model, args.device)
+    found = pipe(
+        asked,
+        batch_size=args.batch_size,
+        top_k=args.top if args.threshold is None or args.top > 1 else None,
+        threshold=args.threshold,
+        handle_impossible_answer=args.impossible,
+        max_answer_len=args.max_answer_length,
+        progress_bar=not args.no_progress and sys.stderr.isatty(),
+    )
+    answers = [[one] if isinstance(one, dict) else one for one in found]
+    if target is not None:
+        best = {row["id"]: one[0]["answer"] if one else "" for row, one in zip(asked, answers, strict=True)}
+        write_json(target, best)
+        if not args.json:
+            say(f"Wrote {len(best)} answers to {target}.")
+            return
+    for row, one in zip(asked, answers, strict=True):
+        if args.json:
+            identity = {"id": row["id"]} if "id" in row else {}
+            say(json.dumps({**identity, "question": row["question"], "answers": one}, ensure_ascii=False))
+            continue
+        if len(asked) > 1:
+            say(shortened(str(row["question"])))
+        for answer in one:
+            piece = " ".join(answer["answer"].split()) or "(no answer)"
+            say(shortened(f"{answer['score']:.2f}  {answer['start']}:{answer['end']}  {piece}"))
+
+
+def _pipeline(name: str, device: str | None) -> Any:
+    """The pipeline, of a model that has learnt to answer: others give random pieces."""
+    import transformers
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    import hf_nlpnotes  # noqa: F401  (registers models and pipelines)
+
+    quiet_libraries()
+    try:
+        model, report = AutoModelForQuestionAnswering.from_pretrained(name, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except OSError as error:
+        raise OSError(f"the model {name!r} cannot be loaded: {error}") from error
+    if report["missing_keys"]:
+        raise ValueError(
+            f"the model {name!r} was not trained to answer questions: its checkpoint has no"
+            f" {', '.join(sorted(report['missing_keys']))}. examples/question_answering.py trains one"
+        )
+    make: Any = transformers.pipeline
+    return make("extractive-question-answering", model=model, tokenizer=tokenizer, device=device)
+
+
+def _questions(text: str, name: str) -> Iterator[dict[str, Any]]:
+    """The questions of a JSON file."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = list(_json_lines(text, name))
+    if isinstance(content, Mapping) and isinstance(content.get("data"), list):
+        for article in content["data"]:
+            for paragraph in article.get("paragraphs", [article]):
+                for question in paragraph.get("qas", [paragraph]):
+                    yield _row({**paragraph, **question}, name)
+        return
+    for row in content if isinstance(content, list) else [content]:
+        yield _row(row, name)
+
+
+def _json_lines(text: str, name: str) -> Iterator[Any]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(
+                    f"{name}, line {number}: no JSON ({error}); of a text that is asked about, give --question"
+                ) from None
+
+
+def _row(row: Any, name: str) -> dict[str, Any]:
+    if not isinstance(row, Mapping) or not {"question", "context"} <= row.keys():
+        shown = json.dumps(row, ensure_ascii=False)
+        raise ValueError(f"{name}: expected question and context, got {shown[:80]}")
+    return {column: row[column] for column in ("id", "question", "context") if column in row}

@@ -290,16 +290,6 @@ class TestCost:
         assert "aten::amax" in names
         assert not names & {"aten::item", "aten::_local_scalar_dense"}
 
-    def test_compiles_without_a_break(self):
-        crf, emissions = random_crf(dtype=torch.float32), random_emissions(torch.float32).requires_grad_()
-        tags = TestLoss().tags()
-        tags[1, 3:] = -100
-        compiled = torch.compile(lambda x: crf(x, tags), fullgraph=True, backend="aot_eager")
-        expected, found = crf(emissions, tags), compiled(emissions)
-        torch.testing.assert_close(found, expected)
-        (gradient,) = torch.autograd.grad(found, emissions)
-        torch.testing.assert_close(gradient, torch.autograd.grad(expected, emissions)[0])
-
 
 class TestRefusals:
     @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class names_encoder_inputs:  # noqa: N801 -- a decorator
             return self.function
         encoder = instance._modules.get("encoder")
         if encoder is None or torch.compiler.is_compiling():  # nobody looks at a signature there
-            return MethodType(self.function, instance)
+            return self.function.__get__(instance, owner)
         # What a selection of layers takes is named by the encoder inside of it.
         key = (type(encoder), type(getattr(encoder, "encoder", None)))
         if key not in _signatures:

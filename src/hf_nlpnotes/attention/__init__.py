@@ -1,0 +1,6 @@
+"""Attention of any layer and head of stock models: captured, measured, drawn."""
+
+from .maps import AttentionMaps, LayerAttention
+from .tokens import TokenSequence
+
+__all__ = ["AttentionMaps", "LayerAttention", "TokenSequence"]

@@ -1,0 +1,46 @@
+"""One file with a JSON header and arrays: a NumPy archive that is read without unpickling anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEADER = "header.json"
+
+
+def write_archive(path: Path, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Path:
+    """Write `header` and `arrays` to `path`, complete or not at all; return the path."""
+    text = np.frombuffer(json.dumps(header, ensure_ascii=False).encode(), dtype=np.uint8)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **{HEADER: text, **arrays})  # type: ignore[arg-type]  # names are ours
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read_archive(path: Path, newest: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return the header and the arrays of a file that `write_archive` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is something else, or its header's "format" is above `newest`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(arrays.pop(HEADER).tobytes())
+    except (zipfile.BadZipFile, KeyError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is not a file of attention maps: expected what AttentionMaps.save wrote") from error
+    if not isinstance(header, dict) or not 1 <= int(header.get("format", 0)) <= newest:
+        raise ValueError(f"{path} has a layout that this version cannot read: expected format {newest} or older")
+    return header, arrays

@@ -8,7 +8,7 @@ import pytest
 
 from hf_nlpnotes.tagging import convert_tags, spans_to_tags, tags_to_spans
 from hf_nlpnotes.tagging.metrics import accuracy_score, classification_report, precision_recall_f1
-from hf_nlpnotes.tagging.partial_matches import partial_matches
+from hf_nlpnotes.tagging.partial_matching import partial_matches
 from hf_nlpnotes.tagging.word_segmentation import segmentation_scores
 
 

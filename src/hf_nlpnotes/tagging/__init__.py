@@ -1,5 +1,30 @@
 """Sequence tagging: schemes, alignment of labels with sub-words, decoding and metrics."""
 
+from .alignment import (
+    MergedScores,
+    Misalignment,
+    TokenTags,
+    align_spans,
+    align_word_tags,
+    merge_windows,
+    token_offsets,
+    word_units,
+)
+from .confusion import TypeConfusion, type_confusion
+from .evaluation import TaggingMetrics, best_labels
+from .features import prepare_tagging_features
+from .metrics import (
+    Scores,
+    SpanCounts,
+    accuracy_score,
+    classification_report,
+    count_spans,
+    precision_recall_f1,
+    scores_by_type,
+    span_scores,
+)
+from .part_of_speech import PosScores, joint_scores, pos_accuracy
+from .partial_matching import MatchCounts, PartialMatches, partial_matches
 from .schemes import (
     SCHEMES,
     AllowedTransitions,
@@ -19,25 +44,61 @@ from .schemes import (
     tags_to_spans,
     validate_tags,
 )
+from .semantic_roles import srl_scores, srl_scores_by_label
 from .tagger_options import tagger_options
+from .word_segmentation import SegmentationScores, segmentation_scores, tags_to_words, words_to_spans, words_to_tags
 
 __all__ = [
     "SCHEMES",
     "AllowedTransitions",
+    "MatchCounts",
+    "MergedScores",
+    "Misalignment",
+    "PartialMatches",
+    "PosScores",
     "Scheme",
+    "Scores",
+    "SegmentationScores",
     "Span",
+    "SpanCounts",
+    "TaggingMetrics",
+    "TokenTags",
+    "TypeConfusion",
     "Violation",
+    "accuracy_score",
+    "align_spans",
+    "align_word_tags",
     "allowed_transitions",
+    "best_labels",
+    "classification_report",
     "convert_tags",
+    "count_spans",
     "detect_scheme",
     "detect_scheme_in",
     "find_violations",
     "get_scheme",
     "is_legal",
+    "joint_scores",
+    "merge_windows",
+    "partial_matches",
+    "pos_accuracy",
+    "precision_recall_f1",
+    "prepare_tagging_features",
     "repair_tags",
     "scheme_labels",
+    "scores_by_type",
+    "segmentation_scores",
+    "span_scores",
     "spans_to_tags",
+    "srl_scores",
+    "srl_scores_by_label",
     "tagger_options",
     "tags_to_spans",
+    "tags_to_words",
+    "token_offsets",
+    "type_confusion",
     "validate_tags",
+    "word_units",
+    "words_to_spans",
+    "words_to_tags",
 ]

@@ -8,11 +8,12 @@ Three claims, each the median ratio of interleaved rounds of CPU time on one thr
 The sentences are drawn: spans of four types and one to four tokens, about every fifth token in one; the predictions
 have another tag at one token in twenty. All dictionaries are compared before anything is timed.
 
-    python benchmarks/seqeval.py
+    python benchmarks/tagging_scores.py
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from typing import Any
 
@@ -33,8 +34,8 @@ def main() -> int:
     args = options.parse_args()
     if importlib.util.find_spec("seqeval") is None:
         no_ratio("No seqeval: pip install seqeval==1.2.2.")
-    # This file has the name of the peer: without its folder on the path, the import finds the package.
-    peer, scheme = import_peer()
+    peer = importlib.import_module("seqeval.metrics").classification_report
+    scheme = importlib.import_module("seqeval.scheme").IOB2
 
     true_ids, pred_ids = draw(args.sentences, args.tokens)
     true, pred = ([[LABELS[i] for i in row] for row in ids.tolist()] for ids in (true_ids, pred_ids))
@@ -78,22 +79,6 @@ def main() -> int:
         as_json=args.json,
         packages=["hf_nlpnotes", "seqeval", "numpy"],
     )
-
-
-def import_peer() -> tuple[Any, Any]:
-    """seqeval's report and its IOB2; not this file, which Python would find first under that name."""
-    import sys
-    from pathlib import Path
-
-    here = str(Path(__file__).resolve().parent)
-    kept = list(sys.path)
-    sys.path[:] = [entry for entry in kept if str(Path(entry or ".").resolve()) != here]
-    try:
-        from seqeval.metrics import classification_report as peer
-        from seqeval.scheme import IOB2
-    finally:
-        sys.path[:] = kept
-    return peer, IOB2
 
 
 def draw(sentences: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,8 +22,8 @@ _HOW = (
 class Offsets(Protocol):
     """Character offsets of the tokens of all features; a token outside the context has none."""
 
-    def at(self, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Offsets of single tokens, (tokens, 2) int64; -1 and -1 for those outside the context or the feature."""
+    def side(self, rows: np.ndarray, tokens: np.ndarray, end: int) -> np.ndarray:
+        """Where single tokens begin (`end=0`) or end (`end=1`), (tokens,) int64; -1 outside the context or feature."""
 
     def mask(self, width: int) -> np.ndarray:
         """Where tokens of the context are, (features, width) bool."""
@@ -36,11 +35,11 @@ class ArrayOffsets:
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
 
-    def at(self, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    def side(self, rows: np.ndarray, tokens: np.ndarray, end: int) -> np.ndarray:
         """See `Offsets`."""
         within = tokens < self.values.shape[1]
-        found = self.values[rows, np.where(within, tokens, 0)].astype(np.int64)
-        return np.where((within & (found[:, 0] >= 0))[:, None], found, -1)
+        found = self.values[rows, np.where(within, tokens, 0), end]
+        return np.where(within & (found >= 0), found, -1)
 
     def mask(self, width: int) -> np.ndarray:
         """See `Offsets`."""
@@ -53,15 +52,20 @@ class ListOffsets:
     def __init__(self, rows: Sequence[Sequence[Sequence[int] | None]]) -> None:
         self.rows = rows
 
-    def at(self, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    def side(self, rows: np.ndarray, tokens: np.ndarray, end: int) -> np.ndarray:
         """See `Offsets`."""
         table = self.rows
-        pairs = [
-            pair if token < len(table[row]) and (pair := table[row][token]) is not None and len(pair) > 1 else (-1, -1)
-            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True)
-        ]
-        found = np.fromiter(chain.from_iterable(pairs), dtype=np.int64, count=2 * len(pairs)).reshape(-1, 2)
-        return np.where(found[:, :1] < 0, -1, found)
+        places = zip(rows.tolist(), tokens.tolist(), strict=True)
+        try:
+            # Quick where every token is a pair of the context.
+            found = [pair[end] for row, token in places for pair in (table[row][token],) if pair[1] is not None]
+        except (TypeError, IndexError):
+            places = zip(rows.tolist(), tokens.tolist(), strict=True)
+            found = [
+                pair[end] if token < len(table[row]) and (pair := table[row][token]) and len(pair) > 1 else -1
+                for row, token in places
+            ]
+        return np.array(found, dtype=np.int64)
 
     def mask(self, width: int) -> np.ndarray:
         """See `Offsets`."""
@@ -87,15 +91,14 @@ class ArrowOffsets:
         if pairs.null_count:
             self.present &= pairs.is_valid().to_numpy(zero_copy_only=False)
 
-    def at(self, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    def side(self, rows: np.ndarray, tokens: np.ndarray, end: int) -> np.ndarray:
         """See `Offsets`."""
         place = self.first[rows] + tokens
         within = place < self.first[rows + 1]
         place = np.where(within, place, 0)
         within &= self.present[place]
-        value = np.where(within, self.places[place], 0)
-        found = np.stack([self.values[value], self.values[value + 1]], axis=1).astype(np.int64)
-        return np.where((within & (found[:, 0] >= 0))[:, None], found, -1)
+        found = self.values[np.where(within, self.places[place] + end, 0)]
+        return np.where(within & (found >= 0), found, -1)
 
     def mask(self, width: int) -> np.ndarray:
         """See `Offsets`."""
@@ -245,7 +248,7 @@ def _offsets(features: Any) -> Offsets:
 
 
 def _list_places(array: Any) -> tuple[np.ndarray, Any]:
-    """Where each list of an Arrow array begins in its values, and where the last one ends, (lists + 1,); the values."""
+    """Where each list of an Arrow array begins in its values, the last end, (lists + 1,); the values."""
     if hasattr(array, "offsets"):
         return array.offsets.to_numpy(), array.values
     size = array.type.list_size

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .example_script import ScriptOptions, best_answers, n_best_answers
 from .feature_table import FeatureTable, read_features
 from .span_search import SpanTable, check_logits, top_spans
 
@@ -77,6 +78,11 @@ def postprocess_predictions(
         ValueError: Columns or shapes do not fit, logits are NaN, an offset lies outside its context.
         NotADirectoryError: `output_dir` is no folder.
     """
+    if mode == "example_script" and output_dir is None:
+        _check_options(mode, n_best_size, max_answer_length)
+        table = read_features(examples, features, id_column=id_column, context_column=context_column)
+        options = ScriptOptions(version_2_with_negative, n_best_size, max_answer_length, null_score_diff_threshold)
+        return best_answers(table, *_logits(predictions, len(table)), options)[0]
     found = extract_spans(
         examples,
         features,
@@ -108,14 +114,13 @@ def extract_spans(
     context_column: str = "context",
 ) -> SpanPredictions:
     """The best answers of every example, with scores. Arguments and errors as of `postprocess_predictions`."""
-    if mode not in ("exact", "example_script"):
-        raise ValueError(f"mode must be 'exact' or 'example_script', got {mode!r}.")
-    if n_best_size < 1 or max_answer_length < 1:
-        raise ValueError(
-            f"n_best_size and max_answer_length must be at least 1, got {n_best_size} and {max_answer_length}."
-        )
+    _check_options(mode, n_best_size, max_answer_length)
     table = read_features(examples, features, id_column=id_column, context_column=context_column)
     start, end = _logits(predictions, len(table))
+    if mode == "example_script":
+        options = ScriptOptions(version_2_with_negative, n_best_size, max_answer_length, null_score_diff_threshold)
+        answers, n_best, odds = n_best_answers(table, start, end, options)
+        return SpanPredictions(answers, n_best, odds if version_2_with_negative else None)
     return _exact(
         table, start, end, version_2_with_negative, n_best_size, max_answer_length, null_score_diff_threshold
     )
@@ -143,6 +148,15 @@ def save_predictions(
         os.replace(part, path)
         written.append(path)
     return written
+
+
+def _check_options(mode: str, n_best_size: int, max_answer_length: int) -> None:
+    if mode not in ("exact", "example_script"):
+        raise ValueError(f"mode must be 'exact' or 'example_script', got {mode!r}.")
+    if n_best_size < 1 or max_answer_length < 1:
+        raise ValueError(
+            f"n_best_size and max_answer_length must be at least 1, got {n_best_size} and {max_answer_length}."
+        )
 
 
 def _logits(predictions: tuple[Any, Any], number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +189,7 @@ def _exact(
     for number, (name, context) in enumerate(zip(table.example_ids, table.contexts, strict=True)):
         own = order[first[number] : first[number + 1]]
         candidates = _merge(own, rows, characters, spans, n_best_size)
-        listed = [
+        listed: list[dict[str, Any]] = [
             {
                 "text": context[begin:finish],
                 "start": begin,
@@ -231,8 +245,8 @@ def distinct_spans(
     while True:
         spans = top_spans(start, end, asked, start_mask=mask, end_mask=mask, max_answer_length=max_answer_length)
         rows, places = np.nonzero(spans.starts >= 0)
-        begins = table.offsets.at(rows, spans.starts[rows, places])[:, 0]
-        ends = table.offsets.at(rows, spans.ends[rows, places] - 1)[:, 1]
+        begins = table.offsets.side(rows, spans.starts[rows, places], 0)
+        ends = table.offsets.side(rows, spans.ends[rows, places] - 1, 1)
         if asked >= most:
             break
         full = np.bincount(rows, minlength=len(start)) == asked

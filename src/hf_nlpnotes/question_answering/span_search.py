@@ -97,14 +97,18 @@ def top_spans(
 
 def running_maximum(values: np.ndarray, length: int) -> np.ndarray:
     """The maximum of each element and the `length` - 1 that follow it in its row, (rows, width)."""
-    result = values.copy()
+    rows, width = values.shape
+    # With -inf between the rows, they are one row: each pass is one sweep over memory.
+    padded = np.full((rows, width + length - 1), -np.inf, dtype=values.dtype)
+    padded[:, :width] = values
+    current, other = padded.reshape(-1), np.full(padded.size, -np.inf, dtype=values.dtype)
     covered = 1
     while covered < length:
         step = min(covered, length - covered)
-        # Each pass reads what lies to the right, which it has not yet overwritten.
-        np.maximum(result[:, :-step], result[:, step:], out=result[:, :-step])
+        np.maximum(current[:-step], current[step:], out=other[:-step])
+        current, other = other, current
         covered += step
-    return result
+    return current.reshape(padded.shape)[:, :width]
 
 
 def check_logits(start_logits: np.ndarray, end_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,8 +122,9 @@ def check_logits(start_logits: np.ndarray, end_logits: np.ndarray) -> tuple[np.n
         raise ValueError(f"Start and end logits must both be (rows, width), got {start.shape} and {end.shape}.")
     if start.dtype.kind != "f" or end.dtype.kind != "f":
         raise ValueError(f"Logits must be floating-point numbers, got {start.dtype} and {end.dtype}.")
-    if start.size and (np.isnan(start.max()) or np.isnan(end.max())):
-        raise ValueError("Logits must be numbers: some are NaN.")
+    # Not a number is the maximum wherever it stands; minus infinity is how a model rules a token out.
+    if start.size and not (start.max() < np.inf and end.max() < np.inf):
+        raise ValueError("Logits must be numbers below infinity: some are NaN or infinite.")
     return start, end
 
 

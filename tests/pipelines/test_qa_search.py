@@ -21,13 +21,18 @@ def windows_of(generator, *, pairs):
         starts[window, blank] = ends[window, blank] = -1
     logits = generator.normal(size=(4, 3, TOKENS)).astype(np.float32) * 3
     span_logits = generator.normal(size=(3, TOKENS, TOKENS)).astype(np.float32) * 3 if pairs else None
-    return WindowScores(logits[0], logits[1], span_logits, starts, ends, np.zeros(3, dtype=np.int64))
+    cls_index = np.array([0, 1, 0])
+    if generator.random() < 0.5:  # as XLNet has it, in the last place
+        cls_index[:] = TOKENS - 1
+        starts[:, -1] = ends[:, -1] = -1
+    return WindowScores(logits[0], logits[1], span_logits, starts, ends, cls_index)
 
 
 def enumerated(windows, window, max_answer_len):
     """Probability of every span of characters, and of no answer."""
     tokens = (windows.starts[window] >= 0) | (windows.ends[window] >= 0)
-    tokens[0] = True
+    cls = windows.cls_index[window]
+    tokens[cls] = True
     if windows.span_logits is None:
         parts = [np.where(tokens, part[window], -np.inf) for part in (windows.start_logits, windows.end_logits)]
         first, last = (np.exp(part.astype(float)) / np.exp(part.astype(float)).sum() for part in parts)
@@ -36,7 +41,8 @@ def enumerated(windows, window, max_answer_len):
         scores = np.exp(windows.span_logits[window].astype(float))
         for first in range(TOKENS):
             for last in range(TOKENS):
-                if not (tokens[first] and tokens[last] and first <= last and (first > 0 or last == 0)):
+                is_null = first == last == cls
+                if not (tokens[first] and tokens[last] and first <= last and (is_null or cls not in (first, last))):
                     scores[first, last] = 0
         scores /= scores.sum()
     spans = {}
@@ -45,7 +51,7 @@ def enumerated(windows, window, max_answer_len):
             start, end = int(windows.starts[window, first]), int(windows.ends[window, last])
             if start >= 0 and end > start:
                 spans[start, end] = max(spans.get((start, end), 0), scores[first, last])
-    return spans, scores[0, 0]
+    return spans, scores[cls, cls]
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -55,6 +61,7 @@ def test_best_spans_are_those_of_an_enumeration(pairs):
         windows = windows_of(generator, pairs=pairs)
         top_k, max_answer_len = int(generator.integers(1, 12)), int(generator.integers(1, TOKENS + 3))
         for window, found in enumerate(best_spans(windows, top_k, max_answer_len)):
+            cls = windows.cls_index[window]
             spans, null = enumerated(windows, window, max_answer_len)
             best = sorted(spans.values(), reverse=True)[:top_k]
             np.testing.assert_allclose(np.exp(list(found.spans.values())), best, rtol=1e-9)
@@ -62,7 +69,7 @@ def test_best_spans_are_those_of_an_enumeration(pairs):
                 assert np.exp(score) == pytest.approx(spans[span], rel=1e-9)
             assert np.exp(found.null) == pytest.approx(null, rel=1e-9)
             if not pairs:
-                logits = windows.start_logits[window, 0] + windows.end_logits[window, 0]
+                logits = windows.start_logits[window, cls] + windows.end_logits[window, cls]
                 assert found.null + found.normalizer == pytest.approx(float(logits), rel=1e-5)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_nlpnotes.question_answering.pipeline_v4 import select_starts_ends
+
 from ._qa_answers import Answer
 from ._qa_inputs import Question
 from ._qa_options import AnswerOptions
@@ -51,7 +53,8 @@ def v4_windows(tokenizer: Any, questions: Sequence[Question], *, max_length: int
             return_overflowing_tokens=True,
         )
         for window, ids in enumerate(encoded["input_ids"]):
-            of_context = [owner == int(context_second) for owner in encoded.sequence_ids(window)]
+            # Of a context that comes first, version 4 masked nothing.
+            of_context = [owner == 1 or not context_second for owner in encoded.sequence_ids(window)]
             is_cls = [token == tokenizer.cls_token_id for token in ids]
             p_mask.append([int(not (inside or cls)) for inside, cls in zip(of_context, is_cls, strict=True)])
             encodings.append(encoded.encodings[window])
@@ -111,8 +114,6 @@ class V4Candidates:
         return [self._of(one, rows) for one, rows in zip(self.questions, windows, strict=True)]
 
     def _of(self, question: Question, rows: Sequence[int]) -> Answer | list[Answer]:
-        from hf_nlpnotes.question_answering.v4_decoding import select_starts_ends
-
         options, context = self.options, question.context
         top_k = options.top_k or 1
         null = 1e6

@@ -39,6 +39,7 @@ def test_words(text, expected):
         ('he said "one." then left', ['he said "one."', "then left"]),
         ("dr. who met mr. x", ["dr. who met mr. x"]),
         ("j. smith", ["j. smith"]),
+        ("the anti-u.s. mood", ["the anti-u.s. mood"]),
         ("in 1950. administrators came", ["in 1950.", "administrators came"]),
         ("in 1950. people came", ["in 1950. people came"]),
         ("so . . . it goes", ["so .", ".", ".", "it goes"]),

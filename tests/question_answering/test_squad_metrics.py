@@ -46,6 +46,7 @@ def test_a_threshold_turns_answers_into_none():
     gold = {"1": ["x"], "2": []}
     texts = {"1": "x", "2": "y"}
     assert squad_v2(texts, gold, {"1": 0.4, "2": 0.6}, 0.5)["exact"] == 100.0
+    assert squad_v2(texts, gold, {"1": 0.4, "2": 0.6}, 0.4)["HasAns_exact"] == 100.0
     assert squad_v2(texts, gold, {"1": 0.4, "2": 0.6}, 0.3)["HasAns_exact"] == 0.0
     assert squad_v2(texts, gold)["exact"] == 50.0
 
@@ -103,8 +104,8 @@ def mean_of(scores, probabilities, answerable, threshold):
 def test_average_precision_is_the_sum_over_the_steps_of_recall():
     answerable = {1: True, 2: False, 3: True}
     scores = {1: 1.0, 2: 0.0, 3: 1.0}
-    # After 1: precision 1, recall 1/2. After 2 and 3, which come together: precision 2/3, recall 1.
-    area = average_precision(scores, {1: 0.1, 2: 0.5, 3: 0.5}, answerable)
+    # After 1: precision 1, recall 1/2. After 3 and 2, which come together: precision 2/3, recall 1.
+    area = average_precision(scores, {1: 0.1, 3: 0.5, 2: 0.5}, answerable)
     assert area == pytest.approx(100 * (1 / 2 + 2 / 3 * 1 / 2))
 
 

@@ -120,4 +120,4 @@ def _may_end(word: str) -> bool:
         return True
     if not word.endswith(".") or word.endswith(".."):
         return False
-    return word[:-1] not in ABBREVIATIONS and word[:-1].rpartition("-")[2] not in ABBREVIATIONS
+    return word[:-1].rpartition("-")[2] not in ABBREVIATIONS

@@ -21,7 +21,7 @@ from .storage import read_archive, write_archive
 from .tokens import TokenSequence
 
 Kind = Literal["encoder", "decoder", "cross"]
-"""Who looks at whom. `encoder`: the tokens of an encoder's input at one another. `decoder`: those of a decoder's input;
+"""Who looks at whom. `encoder`: an encoder's tokens at one another. `decoder`: a decoder's tokens at one another;
 in a model that is nothing but a decoder, its one input. `cross`: the decoder's tokens at the encoder's."""
 
 Array = NDArray[np.float32]
@@ -124,10 +124,10 @@ class LayerAttention:
         scores = self.products()
         if self.softcap is not None:
             cap = np.float32(self.softcap)
-            scores = (np.tanh(scores / cap) * cap).astype(np.float32)
+            scores = np.tanh(scores / cap) * cap
         for term in (self.bias, self.mask):
             if term is not None:
-                scores = scores + term
+                scores = (scores + term).astype(np.float32, copy=False)
         return scores
 
     def rebuilt(self) -> Array:
@@ -145,7 +145,8 @@ class LayerAttention:
         largest = scores.max(axis=-1, keepdims=True)
         exponentials = np.exp(scores - np.where(np.isfinite(largest), largest, 0))
         total = exponentials.sum(axis=-1, keepdims=True)
-        result: Array = (exponentials / np.where(total == 0, 1, total))[..., :keys]
+        weights: Any = exponentials / np.where(total == 0, 1, total)
+        result: Array = weights[..., :keys].astype(np.float32, copy=False)
         return result
 
 

@@ -1,0 +1,165 @@
+"""Every attention call of a stock model, handed to a function of ours while the model runs.
+
+transformers models look their attention function up by the name in their config (`AttentionInterface`), and the mask
+that belongs to it (`AttentionMaskInterface`). Here that name is changed while a `with` block lasts: to a function that
+calls the model file's own eager attention, so that nothing is computed differently, and then shows the call and its
+result to an observer, which may change the output.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers.masking_utils import eager_mask
+
+IMPLEMENTATION = "hf_nlpnotes_observed"
+"""Name of our function in the two registries. It is registered when it is first used, and stays there."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionCall:
+    """One call of a model's attention function, with its result.
+
+    Attributes:
+        module: The attention module that called.
+        query: `(batch, heads, queries, dim)`.
+        key: `(batch, key heads, keys, dim)`; key heads divide heads.
+        value: `(batch, key heads, keys, value_dim)`.
+        mask: What the function was given, mostly `(batch, 1, queries, keys)` to be added, or None.
+        scaling: Factor on query · key.
+        options: What else the function was given and uses: "softcap", "position_bias", "sinks".
+        output: `(batch, queries, heads, value_dim)`.
+        weights: `(batch, heads, queries, keys)`.
+    """
+
+    module: nn.Module
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    mask: torch.Tensor | None
+    scaling: float
+    options: dict[str, Any]
+    output: torch.Tensor
+    weights: torch.Tensor
+
+
+class NoEagerAttentionError(LookupError):
+    """A module calls the interface, but names no eager attention that could be called in its place."""
+
+
+Observer = Callable[[AttentionCall], torch.Tensor]
+"""Sees a call and returns the output to go on with: `call.output`, or another tensor of its shape."""
+
+_observer: ContextVar[Observer | None] = ContextVar("hf_nlpnotes_attention_observer", default=None)
+
+
+_eager_of: WeakKeyDictionary[type[nn.Module], tuple[Callable[..., Any], frozenset[str]]] = WeakKeyDictionary()
+
+
+@contextmanager
+def observed(model: nn.Module, observer: Observer) -> Iterator[None]:
+    """Show every attention call of `model` that goes through the interface to `observer`, while the block lasts.
+
+    The attention setting of the model is as before afterwards, also after an exception.
+    """
+    AttentionInterface.register(IMPLEMENTATION, _observed_attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
+    token = _observer.set(observer)
+    try:
+        with attention_implementation(model, IMPLEMENTATION):
+            yield
+    finally:
+        _observer.reset(token)
+
+
+@contextmanager
+def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
+    """Give every config in `model` the attention `name` while the block lasts; then each has its own again.
+
+    `set_attn_implementation` would refuse models that are not known to follow the interface, and changes parts of a
+    model that were set apart on purpose: it can't be undone with a second call.
+    """
+    before = [(config, config._attn_implementation_internal) for config in _configs(model)]
+    try:
+        for config, _ in before:
+            config._attn_implementation_internal = name
+        yield
+    finally:
+        for config, own in before:
+            config._attn_implementation_internal = own
+
+
+def _configs(model: nn.Module) -> list[PreTrainedConfig]:
+    """Return every config that a module of `model` holds, and the configs inside them, each once."""
+    found: dict[int, PreTrainedConfig] = {}
+    held = [getattr(module, "config", None) for module in model.modules()]
+    waiting = [config for config in held if isinstance(config, PreTrainedConfig)]
+    while waiting:
+        config = waiting.pop()
+        if id(config) not in found:
+            found[id(config)] = config
+            inner = [getattr(config, name, None) for name in config.sub_configs]
+            waiting += [sub for sub in inner if isinstance(sub, PreTrainedConfig)]
+    return list(found.values())
+
+
+def _observed_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    kind = type(module)
+    if kind not in _eager_of:
+        _eager_of[kind] = own_eager_attention(kind)
+    eager, parameters = _eager_of[kind]
+    if scaling is not None:
+        kwargs["scaling"] = scaling
+    output, weights = eager(module, query, key, value, attention_mask, **kwargs)
+    observer = _observer.get()
+    if observer is None or weights is None:
+        return output, weights
+    used = parameters & {"softcap", "position_bias", "sinks"}
+    options = {name: kwargs[name] for name in used & set(kwargs)}
+    # Only some of the files with sinks take them as an argument: the others read them from the module.
+    options = {"sinks": getattr(module, "sinks", None)} | options
+    call = AttentionCall(
+        module,
+        query,
+        key,
+        value,
+        attention_mask,
+        float(query.shape[-1] ** -0.5 if scaling is None else scaling),
+        {name: option for name, option in options.items() if option is not None},
+        output,
+        weights,
+    )
+    return observer(call), weights
+
+
+def own_eager_attention(kind: type[nn.Module]) -> tuple[Callable[..., Any], frozenset[str]]:
+    """Return the eager attention that the forward of a module's class names, and the names of its parameters.
+
+    Raises:
+        NoEagerAttentionError: The class's forward names no function with "eager" in its name.
+    """
+    for base in kind.__mro__:
+        forward = inspect.unwrap(base.__dict__.get("forward", object()))
+        code = getattr(forward, "__code__", None)
+        for name in () if code is None else code.co_names:
+            function = forward.__globals__.get(name)
+            if "eager" in name and callable(function):
+                return function, frozenset(inspect.signature(function).parameters)
+    raise NoEagerAttentionError(f"{kind.__module__}.{kind.__name__} names no eager attention function in its forward")

@@ -19,7 +19,9 @@ from hf_nlpnotes.tagging import (
     partial_matches,
     pos_accuracy,
     precision_recall_f1,
+    scheme_labels,
     segmentation_scores,
+    spans_to_tags,
     srl_scores,
     srl_scores_by_label,
     tags_to_spans,
@@ -212,6 +214,15 @@ class TestTrainerFunction:
             scores = metrics(EvalPrediction(predictions, gold))
             assert (scores["precision"], scores["recall"], scores["f1"]) == expected[:3]
             assert scores["f1_A"] == classification_report(*strings, output_dict=True)["A"]["f1-score"]
+
+    @pytest.mark.parametrize("scheme", ["BILOU", "BMES", "IOE2", "IOB1"])
+    def test_every_scheme_is_read_as_its_spans(self, scheme):
+        # Two neighbouring spans of one token and one of three: seqeval's default reading merges the former in BILOU.
+        gold, other = [("A", 0, 1), ("A", 1, 2), ("A", 3, 6)], [("A", 0, 1), ("A", 3, 6)]
+        labels = scheme_labels(["A"], scheme)
+        ids = [np.array([[labels.index(tag) for tag in spans_to_tags(spans, 6, scheme)]]) for spans in (gold, other)]
+        scores = TaggingMetrics(labels)(EvalPrediction(ids[1], ids[0]))
+        assert (scores["precision"], scores["recall"]) == (1.0, 2 / 3)
 
     def test_parts_of_speech_have_accuracy_alone(self):
         metrics = TaggingMetrics(["NN", "VV"])

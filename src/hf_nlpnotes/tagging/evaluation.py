@@ -20,8 +20,10 @@ import torch
 from transformers import EvalPrediction
 
 from .metrics import Mode, count_coded_spans, scores_by_type, span_scores
-from .schemes import Scheme, detect_scheme
+from .schemes import Scheme, detect_scheme, get_scheme
 from .tag_codes import IGNORE_INDEX, encode_tags
+
+_BIOES_LETTERS = {"M": "I", "L": "E", "U": "S"}
 
 
 def best_labels(logits: Any, _labels: Any = None) -> torch.Tensor:
@@ -52,8 +54,9 @@ class TaggingMetrics:
 
         Args:
             id2label: the config's, or the tags in the order of their ids.
-            scheme: for `mode="strict"`; also "POS", or None with labels that have no prefixes, for accuracy alone.
-            mode: None or "strict", see `metrics`.
+            scheme: the tagging scheme; None: told from the labels. Single tags (parts of speech) have accuracy alone.
+            mode: None or "strict", see `metrics`. In the default mode BILOU and BMES are read as BIOES with other
+                letters, which seqeval's default reading does not know.
             by_type: whether to give each type's scores as well, as `f1_PER`.
             ignore_index: label of the positions to leave out.
 
@@ -61,7 +64,9 @@ class TaggingMetrics:
             ValueError: labels that fit no scheme.
         """
         self.labels = [id2label[number] for number in range(len(id2label))]
-        self.scheme = scheme or detect_scheme(self.labels)
+        self.scheme = get_scheme(scheme or detect_scheme(self.labels))
+        if mode is None and self.scheme.name in ("BILOU", "BMES", "BMESO"):
+            self.labels = [_BIOES_LETTERS.get(label[0], label[0]) + label[1:] for label in self.labels]
         self.mode: Mode = mode
         self.by_type = by_type
         self.ignore_index = ignore_index
@@ -76,7 +81,7 @@ class TaggingMetrics:
             predicted = predicted.argmax(axis=-1)
         coded = encode_tags(np.asarray(gold), np.asarray(predicted), self.labels, ignore_index=self.ignore_index)
         scores = {"accuracy": coded.right_tokens / coded.tokens}
-        if str(getattr(self.scheme, "name", self.scheme)).upper() in ("SINGLE", "POS"):
+        if not self.scheme.prefixed:
             return scores
         counts = count_coded_spans(coded, scheme=self.scheme, mode=self.mode)
         overall = span_scores(counts, average="micro")

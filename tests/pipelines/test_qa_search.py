@@ -57,6 +57,7 @@ def enumerated(windows, window, max_answer_len):
 @pytest.mark.parametrize("pairs", [False, True])
 def test_best_spans_are_those_of_an_enumeration(pairs):
     generator = np.random.default_rng(0)
+    exact = 1e-6 if pairs else 1e-9  # pairs are many, and stay in single precision
     for _ in range(60):
         windows = windows_of(generator, pairs=pairs)
         top_k, max_answer_len = int(generator.integers(1, 12)), int(generator.integers(1, TOKENS + 3))
@@ -64,10 +65,10 @@ def test_best_spans_are_those_of_an_enumeration(pairs):
             cls = windows.cls_index[window]
             spans, null = enumerated(windows, window, max_answer_len)
             best = sorted(spans.values(), reverse=True)[:top_k]
-            np.testing.assert_allclose(np.exp(list(found.spans.values())), best, rtol=1e-9)
+            np.testing.assert_allclose(np.exp(list(found.spans.values())), best, rtol=exact)
             for span, score in found.spans.items():
-                assert np.exp(score) == pytest.approx(spans[span], rel=1e-9)
-            assert np.exp(found.null) == pytest.approx(null, rel=1e-9)
+                assert np.exp(score) == pytest.approx(spans[span], rel=exact)
+            assert np.exp(found.null) == pytest.approx(null, rel=exact)
             if not pairs:
                 logits = windows.start_logits[window, cls] + windows.end_logits[window, cls]
                 assert found.null + found.normalizer == pytest.approx(float(logits), rel=1e-5)

@@ -64,8 +64,8 @@ class WindowScores:
         tokens = (self.starts >= 0) | (self.ends >= 0)
         tokens[rows, self.cls_index] = True
         if self.span_logits is None:
-            first, first_normalizer = _log_softmax(self.start_logits, tokens)
-            last, last_normalizer = _log_softmax(self.end_logits, tokens)
+            first, first_normalizer = _log_softmax(self.start_logits.astype(np.float64), tokens)
+            last, last_normalizer = _log_softmax(self.end_logits.astype(np.float64), tokens)
             return first, last, None, first_normalizer + last_normalizer
         size = tokens.shape[1]
         allowed = tokens[:, :, None] & tokens[:, None, :] & np.triu(np.ones((size, size), dtype=bool))
@@ -126,15 +126,19 @@ def best_spans(windows: WindowScores, top_k: int, max_answer_len: int) -> list[W
 
 def top_pairs(scores: np.ndarray, k: int, max_answer_length: int) -> SpanTable:
     """The `k` best spans of each row, as `top_spans` gives them, by scores `(rows, tokens, tokens)` of pairs."""
-    rows, size, _ = scores.shape
-    allowed = np.triu(np.ones((size, size), dtype=bool)) & np.tril(
-        np.ones((size, size), dtype=bool), max_answer_length - 1
-    )
-    flat = np.where(allowed, scores, -np.inf).reshape(rows, -1)
+    size = scores.shape[1]
+    near = np.tril(np.ones((size, size), dtype=bool), max_answer_length - 1)
+    scores = np.where(near, scores, -np.inf)
+    # The k best spans begin at k tokens at most: those whose best span scores highest.
+    kept = min(k, size)
+    first = np.sort(np.argpartition(-scores.max(axis=2), kept - 1, axis=1)[:, :kept], axis=1)
+    flat = np.take_along_axis(scores, first[:, :, None], axis=1).reshape(len(scores), -1)
     k = min(k, flat.shape[1])
-    best = np.argpartition(-flat, k - 1, axis=1)[:, :k]
-    best = np.take_along_axis(best, np.argsort(-np.take_along_axis(flat, best, axis=1), axis=1, kind="stable"), axis=1)
-    return SpanTable(best // size, best % size + 1, np.take_along_axis(flat, best, axis=1))
+    best = np.sort(np.argpartition(-flat, k - 1, axis=1)[:, :k], axis=1)
+    values = np.take_along_axis(flat, best, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    best, values = np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
+    return SpanTable(np.take_along_axis(first, best // size, axis=1), best % size + 1, values)
 
 
 def _distinct(starts: np.ndarray, ends: np.ndarray, scores: np.ndarray, top_k: int) -> Spans:
@@ -149,11 +153,12 @@ def _distinct(starts: np.ndarray, ends: np.ndarray, scores: np.ndarray, top_k: i
 
 
 def _log_softmax(logits: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithm of the softmax over what is allowed in each row, float64, -inf elsewhere; and what was taken off."""
-    values = np.where(allowed, logits, -np.inf).astype(np.float64)
+    """Logarithm of the softmax over what is allowed in each row, -inf elsewhere; and what was taken off in float64."""
+    values = np.where(allowed, logits, -np.inf)
     largest = values.max(axis=1, keepdims=True)
-    normalizer = largest + np.log(np.exp(values - largest).sum(axis=1, keepdims=True))
-    return values - normalizer, normalizer[:, 0]
+    sums = np.exp(values - largest).sum(axis=1, keepdims=True, dtype=np.float64)
+    normalizer = largest + np.log(sums)
+    return (values - normalizer).astype(logits.dtype, copy=False), normalizer[:, 0]
 
 
 def character_places(context: str, offsets: np.ndarray, align_to_words: bool) -> tuple[np.ndarray, np.ndarray]:

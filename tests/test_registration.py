@@ -70,13 +70,13 @@ def test_import_has_no_other_effect(probe):
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"auto", "tasks", "removed", "question-answering", "lora"}
     assert set(before["removed"]) - set(after["removed"]) == {"question-answering"}
-    added_tasks = {"zero-shot-prompt", "extractive-question-answering", "question-answering"}
+    added_tasks = {"zero-shot-prompt", "extractive-question-answering", "question-answering", "sequence-tagging"}
     assert set(after["tasks"]) - set(before["tasks"]) == added_tasks
-    assert set(after["lora"]) - set(before["lora"]) == {"chinesebert", "layer_selection", "joint_span"}
+    assert set(after["lora"]) - set(before["lora"]) == {"chinesebert", "layer_selection", "joint_span", "crf"}
     added = [new - old for old, new in zip(before["auto"], after["auto"], strict=True)]
     # ChineseBERT: configuration, tokenizer, six classes of models; layer selection: configuration, four classes; joint
-    # spans: configuration, one class.
-    assert sum(added) == 2 + 6 + 1 + 4 + 1 + 1
+    # spans and CRF: configuration, one class each.
+    assert sum(added) == 2 + 6 + 1 + 4 + 1 + 1 + 1 + 1
 
 
 def test_register_is_idempotent(probe):

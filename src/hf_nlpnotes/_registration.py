@@ -23,7 +23,12 @@ from .models.chinesebert import configuration_chinesebert, modeling_chinesebert,
 from .models.crf import configuration_crf, modeling_crf
 from .models.joint_span import configuration_joint_span, modeling_joint_span
 from .models.layer_selection import configuration_layer_selection, modeling_layer_selection
-from .pipelines import ExtractiveQuestionAnsweringPipeline, QuestionAnsweringPipeline, ZeroShotPromptPipeline
+from .pipelines import (
+    ExtractiveQuestionAnsweringPipeline,
+    QuestionAnsweringPipeline,
+    SequenceTaggingPipeline,
+    ZeroShotPromptPipeline,
+)
 
 EMBEDDED_MODEL: str = str(Path(__file__).parent / "assets" / "chinesebert-small")
 """Folder of the model that comes with the package, for any `from_pretrained`."""
@@ -60,6 +65,9 @@ _LORA_TARGETS_OF_ENCODERS = ["query", "value", "query_proj", "value_proj", "q_li
 # The embedded model answers no questions before it is trained to: the default is that of version 4.
 _ANSWERING_MODEL = ("distilbert/distilbert-base-cased-distilled-squad", "564e9b5")
 
+# Nor does it tag anything: the default is that of the stock token-classification.
+_TAGGING_MODEL = ("dbmdz/bert-large-cased-finetuned-conll03-english", "4c53496")
+
 # Task -> pipeline, the class of its models, and the model and revision that it runs on unless it is given another.
 _PIPELINES: dict[str, tuple[Any, Any, tuple[str, str]]] = {
     "zero-shot-prompt": (ZeroShotPromptPipeline, AutoModelForMaskedLM, (EMBEDDED_MODEL, "main")),
@@ -69,6 +77,7 @@ _PIPELINES: dict[str, tuple[Any, Any, tuple[str, str]]] = {
         _ANSWERING_MODEL,
     ),
     "question-answering": (QuestionAnsweringPipeline, AutoModelForQuestionAnswering, _ANSWERING_MODEL),
+    "sequence-tagging": (SequenceTaggingPipeline, AutoModelForTokenClassification, _TAGGING_MODEL),
 }
 
 

@@ -2,10 +2,12 @@
 
 from .prompt_classification import DEFAULT_TEMPLATE, ZeroShotPromptPipeline
 from .question_answering import ExtractiveQuestionAnsweringPipeline, QuestionAnsweringPipeline
+from .tagging import SequenceTaggingPipeline
 
 __all__ = [
     "DEFAULT_TEMPLATE",
     "ExtractiveQuestionAnsweringPipeline",
     "QuestionAnsweringPipeline",
+    "SequenceTaggingPipeline",
     "ZeroShotPromptPipeline",
 ]

@@ -11,6 +11,7 @@ from .alignment import (
     word_units,
 )
 from .confusion import TypeConfusion, type_confusion
+from .decoding import TagDecoder, constrained_decode
 from .evaluation import TaggingMetrics, best_labels
 from .features import prepare_tagging_features
 from .metrics import (
@@ -46,6 +47,7 @@ from .schemes import (
 )
 from .semantic_roles import srl_scores, srl_scores_by_label
 from .tagger_options import tagger_options
+from .user_dictionary import UserDictionary, force_spans
 from .word_segmentation import SegmentationScores, segmentation_scores, tags_to_words, words_to_spans, words_to_tags
 
 __all__ = [
@@ -61,9 +63,11 @@ __all__ = [
     "SegmentationScores",
     "Span",
     "SpanCounts",
+    "TagDecoder",
     "TaggingMetrics",
     "TokenTags",
     "TypeConfusion",
+    "UserDictionary",
     "Violation",
     "accuracy_score",
     "align_spans",
@@ -71,11 +75,13 @@ __all__ = [
     "allowed_transitions",
     "best_labels",
     "classification_report",
+    "constrained_decode",
     "convert_tags",
     "count_spans",
     "detect_scheme",
     "detect_scheme_in",
     "find_violations",
+    "force_spans",
     "get_scheme",
     "is_legal",
     "joint_scores",

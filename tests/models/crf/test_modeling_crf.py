@@ -136,6 +136,30 @@ class TestResult:
         assert all(is_legal([LABELS[tag] for tag in row], "BIOES") for row in expected)
 
 
+class TestClassesOfTexts:
+    def test_the_loss_is_that_of_tags_and_text_together(self, bert_folder, tmp_path):
+        model = build(bert_folder, text_classes=["play", "ask", "stop"])
+        classes = torch.tensor([2, 0, 1])
+        outputs = model(**batch(), labels=labels(), text_classes=classes)
+        features = model.encoder(**batch())[0][:, 0]
+        torch.testing.assert_close(outputs.text_logits, model.classifier.text_dense(features))
+        of_texts = torch.nn.functional.cross_entropy(outputs.text_logits, classes, reduction="sum")
+        of_tags = model(**batch(), labels=labels()).loss
+        assert outputs.loss.item() == pytest.approx((of_tags + of_texts / 12).item(), rel=1e-6)
+        alone = model(**batch(), text_classes=classes).loss
+        assert alone.item() == pytest.approx(of_texts.item() / 3, rel=1e-6)
+        model.save_pretrained(tmp_path)
+        loaded = AutoModelForTokenClassification.from_pretrained(tmp_path)
+        assert loaded.config.text_classes == ["play", "ask", "stop"]
+        assert torch.equal(loaded(**batch()).text_logits, outputs.text_logits)
+
+    def test_classes_that_the_model_has_not(self, bert_folder):
+        with pytest.raises(ValueError, match="configure text_classes"):
+            build(bert_folder)(**batch(), text_classes=torch.tensor([0, 0, 0]))
+        with pytest.raises(ValueError, match="different classes"):
+            build(bert_folder, text_classes=["a", "a"])
+
+
 class TestFiles:
     def test_saved_and_loaded_through_the_auto_class(self, bert_folder, tmp_path):
         model = build(bert_folder, classifier_dropout=0.25)

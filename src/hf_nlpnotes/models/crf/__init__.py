@@ -1,6 +1,6 @@
 """Any encoder with a conditional random field on its token classifier."""
 
 from .configuration_crf import CrfConfig
-from .modeling_crf import CrfForTokenClassification
+from .modeling_crf import CrfForTokenClassification, CrfTokenClassifierOutput
 
-__all__ = ["CrfConfig", "CrfForTokenClassification"]
+__all__ = ["CrfConfig", "CrfForTokenClassification", "CrfTokenClassifierOutput"]

@@ -19,6 +19,10 @@ class CrfConfig(PreTrainedConfig):
             that of a `bert` by default.
         tagging_scheme (`str`, *optional*):
             In which scheme the labels write spans (`"IOB2"`, `"BIOES"`, …), for the pipeline.
+        tagging_units (`str`, *optional*):
+            What has a tag each, for the pipeline: `"words"`, `"characters"` or `"tokens"`.
+        text_classes (`list[str]`, *optional*):
+            Classes of whole texts, such as intents, that a second classifier on the first token tells. None: no such.
         constraints (*optional*):
             Which label may follow which: what `hf_nlpnotes.tagging.allowed_transitions` returns, as three boolean
             tables `(transitions, start, end)`. Kept as strings of 0 and 1, `{"transitions": ["110", …], "start":
@@ -49,6 +53,8 @@ class CrfConfig(PreTrainedConfig):
 
     text_config: dict | PreTrainedConfig | None = None
     tagging_scheme: str | None = None
+    tagging_units: str | None = None
+    text_classes: list[str] | None = None
     constraints: Any = None
     classifier_dropout: float | int = 0.1
     crf_algorithm: str = "auto"
@@ -66,6 +72,8 @@ class CrfConfig(PreTrainedConfig):
         self.text_config = AutoConfig.for_model(**given)
         if not 0 <= self.classifier_dropout < 1:
             raise ValueError(f"classifier_dropout must lie in [0, 1), got {self.classifier_dropout!r}")
+        if self.text_classes is not None and len(set(self.text_classes)) < max(2, len(self.text_classes)):
+            raise ValueError(f"text_classes must be at least two different classes, got {self.text_classes}")
         super().__post_init__(**kwargs)
         if self.constraints is not None:
             assert self.num_labels is not None  # the number of names in id2label, which always has some

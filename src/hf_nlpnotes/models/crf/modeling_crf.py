@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -76,14 +77,28 @@ def _with_inputs_of(function: Any, encoder: nn.Module) -> Any:
     return copy
 
 
+@dataclass
+class CrfTokenClassifierOutput(TokenClassifierOutput):
+    """As of token classifiers, with the scores of whole texts.
+
+    Attributes:
+        text_logits: `(batch, classes)`, where the model has `text_classes`.
+    """
+
+    text_logits: torch.Tensor | None = None
+
+
 class CrfClassifier(nn.Module):
-    """A linear classifier of tokens, whose scores are a CRF's emissions."""
+    """A linear classifier of tokens, whose scores are a CRF's emissions; and perhaps one of the whole text."""
 
     def __init__(self, config: CrfConfig) -> None:
         super().__init__()
         assert config.num_labels is not None  # the number of names in id2label, which always has some
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.dense = nn.Linear(config.feature_size, config.num_labels)
+        self.text_dense = (
+            None if config.text_classes is None else nn.Linear(config.feature_size, len(config.text_classes))
+        )
         self.crf = ConditionalRandomField(
             config.num_labels,
             config.allowed_transitions,
@@ -92,10 +107,21 @@ class CrfClassifier(nn.Module):
 
     def forward(
         self, features: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Emissions `(batch, seq, num_labels)` of features, and the summed loss of labels (-100: none)."""
-        emissions = self.dense(self.dropout(features))
-        return emissions, None if labels is None else self._loss(emissions, labels)
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Classify.
+
+        Args:
+            features: `(batch, seq, feature_size)`.
+            labels: `(batch, seq)`, -100 where there is none.
+
+        Returns:
+            Emissions `(batch, seq, num_labels)`, the sum of the negative log-likelihoods of the labels, and scores of
+            the texts' classes `(batch, classes)`.
+        """
+        features = self.dropout(features)
+        emissions = self.dense(features)
+        loss = None if labels is None else self._loss(emissions, labels)
+        return emissions, loss, None if self.text_dense is None else self.text_dense(features[:, 0])
 
     def _loss(self, emissions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         labels = labels.to(emissions.device)
@@ -165,6 +191,8 @@ class CrfForTokenClassification(PreTrainedModel):
         pretrained_model_name_or_path: Any,
         *,
         tagging_scheme: str | None = None,
+        tagging_units: str | None = None,
+        text_classes: list[str] | None = None,
         constraints: Any = None,
         classifier_dropout: float = 0.1,
         crf_algorithm: str = "auto",
@@ -192,6 +220,8 @@ class CrfForTokenClassification(PreTrainedModel):
         config = CrfConfig(
             text_config=encoder.config,
             tagging_scheme=tagging_scheme,
+            tagging_units=tagging_units,
+            text_classes=text_classes,
             constraints=constraints,
             classifier_dropout=classifier_dropout,
             crf_algorithm=crf_algorithm,
@@ -227,9 +257,10 @@ class CrfForTokenClassification(PreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        text_classes: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, ...] | TokenClassifierOutput:
+    ) -> tuple[torch.Tensor, ...] | CrfTokenClassifierOutput:
         """Score the tags of tokens.
 
         Args:
@@ -237,11 +268,16 @@ class CrfForTokenClassification(PreTrainedModel):
             attention_mask: `(batch, seq)`.
             labels: `(batch, seq)`, -100 where a token is no part of the sequence of tags: special tokens, and the
                 later pieces of a word. Padding is none in any case.
+            text_classes: `(batch,)`, the class of each text, where the configuration has `text_classes`. Its
+                negative log-likelihood is added to that of the tags: together that of both, given the text.
             num_items_in_batch: Labels in the whole batch, of which this may be a part: the loss is then the sum of
                 the negative log-likelihoods divided by this number. Without it they are divided by the labels here.
 
         Returns:
-            `logits`, `(batch, seq, num_labels)`, are the CRF's emissions.
+            `logits`, `(batch, seq, num_labels)`, are the CRF's emissions; and `text_logits`.
+
+        Raises:
+            ValueError: labels that the CRF refuses, or `text_classes` for a model without such classes.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
         # Not all encoders know all of these, and none misses one that is None.
@@ -249,15 +285,24 @@ class CrfForTokenClassification(PreTrainedModel):
         outputs = self.encoder(**inputs, return_dict=True)
         if labels is not None and attention_mask is not None and attention_mask.shape == labels.shape:
             labels = labels.masked_fill(attention_mask.to(labels.device) == 0, IGNORED)
-        emissions, loss = self.classifier(outputs[0], labels)
-        if loss is not None and labels is not None:
-            count = (labels != IGNORED).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-            loss = loss / (count.to(loss.device) if isinstance(count, torch.Tensor) else count)
-        return TokenClassifierOutput(
+        emissions, loss, text_logits = self.classifier(outputs[0], labels)
+        if text_classes is not None:
+            if text_logits is None:
+                raise ValueError(
+                    "text_classes are given, and the model has no classes of texts: configure text_classes"
+                )
+            of_texts = nn.functional.cross_entropy(
+                text_logits.float(), text_classes.to(text_logits.device), reduction="sum"
+            )
+            loss = of_texts if loss is None else loss + of_texts
+        if loss is not None:
+            loss = loss / _count(labels, text_classes, num_items_in_batch, loss)
+        return CrfTokenClassifierOutput(
             loss=loss,
             logits=emissions,
             hidden_states=getattr(outputs, "hidden_states", None),
             attentions=getattr(outputs, "attentions", None),
+            text_logits=text_logits,
         )
 
     def decode(self, logits: torch.Tensor, mask: torch.Tensor | None = None) -> list[list[int]]:
@@ -288,6 +333,21 @@ class CrfForTokenClassification(PreTrainedModel):
         return tags
 
 
+def _count(
+    labels: torch.Tensor | None,
+    text_classes: torch.Tensor | None,
+    given: torch.Tensor | int | None,
+    loss: torch.Tensor,
+) -> torch.Tensor | int:
+    """What the sum of the losses is divided by: the tags that count, of the whole batch where that is known."""
+    if given is not None:
+        return given.to(loss.device) if isinstance(given, torch.Tensor) else given
+    if labels is not None:
+        return (labels != IGNORED).sum().clamp(min=1).to(loss.device)
+    assert text_classes is not None
+    return len(text_classes)
+
+
 def _load_encoder(pretrained_model_name_or_path: Any, **kwargs: Any) -> PreTrainedModel:
     config, kwargs = AutoConfig.from_pretrained(pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs)
     if isinstance(config, CrfConfig):
@@ -311,4 +371,4 @@ def _without_pooler(config: Any) -> dict[str, bool]:
     return {"add_pooling_layer": False} if has_it and all(has_it) else {}
 
 
-__all__ = ["CrfForTokenClassification"]
+__all__ = ["CrfForTokenClassification", "CrfTokenClassifierOutput"]

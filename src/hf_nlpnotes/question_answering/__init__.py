@@ -3,6 +3,7 @@
 from .answers import AnswerReport, AnswerSpan, answer_report, locate_answer
 from .features import prepare_train_features, prepare_validation_features
 from .metrics import cmrc2018, drcd, squad_v1, squad_v2
+from .pipeline_v4 import WindowSpans, decode_windows, select_starts_ends
 from .postprocessing import SpanPredictions, extract_spans, postprocess_predictions, save_predictions
 from .span_search import SpanTable, top_spans
 
@@ -11,8 +12,10 @@ __all__ = [
     "AnswerSpan",
     "SpanPredictions",
     "SpanTable",
+    "WindowSpans",
     "answer_report",
     "cmrc2018",
+    "decode_windows",
     "drcd",
     "extract_spans",
     "locate_answer",
@@ -20,6 +23,7 @@ __all__ = [
     "prepare_train_features",
     "prepare_validation_features",
     "save_predictions",
+    "select_starts_ends",
     "squad_v1",
     "squad_v2",
     "top_spans",

@@ -290,6 +290,9 @@ def _search_windows(
     starts, ends = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
     tied = np.empty(size, dtype=bool)
     reach = np.arange(length)
+    room = min(size, _ROWS)
+    work = np.empty((2, room, width + length - 1), dtype=end.dtype)
+    added = np.empty((room, width), dtype=scores.dtype)
     for span, part in _parts(rows):
         place = np.arange(span.stop - span.start)
         first, last = start[part], end[part]
@@ -301,7 +304,7 @@ def _search_windows(
                 outside = table.offsets.side(rows[span][places // width], places % width, 0) < 0
                 values.reshape(-1)[places[outside]] = -np.inf
         # A start outside takes all its spans away; of its own end, the first token has no other.
-        sums = running_maximum(last, length) + first
+        sums = np.add(running_maximum(last, length, work), first, out=added[: len(place)])
         if inside is not None:
             sums[~inside[part], 0] = -np.inf
         chosen = sums.argmax(axis=1)

@@ -100,8 +100,8 @@ def prepare_train_features(
     starts = np.array([-1 if span is None else span.start for span in kept_spans], dtype=np.int64)
     ends = np.array([-1 if span is None else span.end for span in kept_spans], dtype=np.int64)
     first, last = label_windows(windows, starts, ends)
-    features["start_positions"] = first if padding is not False else first.tolist()
-    features["end_positions"] = last if padding is not False else last.tolist()
+    features["start_positions"] = _places(first, windows, padding, tokenizer.padding_side)
+    features["end_positions"] = _places(last, windows, padding, tokenizer.padding_side)
     return features
 
 
@@ -147,15 +147,11 @@ def prepare_validation_features(
     features = _inputs(windows, padding, tokenizer.padding_side)
     ids = table[id_column]
     features["example_id"] = [ids[number] for number in windows.example.tolist()]
+    features["offset_mapping"] = windows.offsets()
+    features["cls_index"] = _places(windows.cls_index, windows, padding, tokenizer.padding_side)
     if padding is False:
-        features["offset_mapping"] = _ragged(windows.offsets(), windows.lengths, tokenizer.padding_side)
-        features["offset_mapping"] = [
-            [pair if pair[0] >= 0 else None for pair in row] for row in features["offset_mapping"]
-        ]
-        features["cls_index"] = windows.cls_index.tolist()
-    else:
-        features["offset_mapping"] = windows.offsets()
-        features["cls_index"] = windows.cls_index
+        rows = _ragged(windows.offsets(), windows.lengths, tokenizer.padding_side)
+        features["offset_mapping"] = [[pair if pair[0] >= 0 else None for pair in row] for row in rows]
     return features
 
 
@@ -302,6 +298,15 @@ def _inputs(windows: Windows, padding: Padding | bool, side: str) -> dict[str, A
     if padding is not False:
         return dict(windows.columns)
     return {name: _ragged(values, windows.lengths, side) for name, values in windows.columns.items()}
+
+
+def _places(tokens: np.ndarray, windows: Windows, padding: Padding | bool, side: str) -> Any:
+    """Places of tokens in the windows as they are returned: without padding on the left, they are counted anew."""
+    if padding is not False:
+        return tokens
+    if side == "left":
+        tokens = tokens - (windows.index.shape[1] - windows.lengths)
+    return tokens.tolist()
 
 
 def _ragged(values: np.ndarray, lengths: np.ndarray, side: str) -> list[list[Any]]:

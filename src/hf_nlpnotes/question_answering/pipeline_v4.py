@@ -77,16 +77,21 @@ def decode_windows(
         np.zeros(windows, dtype=np.int64),
         np.zeros(windows, dtype=np.result_type(start, end)),
     )
-    for low in range(0, windows if start.shape[1] else 0, _ROWS):
-        rows = slice(low, low + _ROWS)
-        first = _probabilities(start[rows], allowed[rows])
-        last = _probabilities(end[rows], allowed[rows])
+    width = start.shape[1]
+    room = min(windows, _ROWS)
+    probabilities = np.empty((2, room, width), dtype=result.scores.dtype)
+    work = np.empty((3, room, width + min(max_answer_len, width) - 1), dtype=result.scores.dtype)
+    for low in range(0, windows if width else 0, _ROWS):
+        rows = slice(low, min(low + _ROWS, windows))
+        first, last = probabilities[:, : rows.stop - low]
+        for logits, out in ((start, first), (end, last)):
+            _probabilities(logits[rows], allowed[rows], out)
         result.null_scores[rows] = first[:, 0] * last[:, 0]
         first[:, 0] = last[:, 0] = 0
         if top_k == 1:
-            starts, ends, scores, sure = _best_span(first, last, max_answer_len)
+            starts, ends, scores, sure = _best_span(first, last, max_answer_len, work)
         else:
-            starts, ends, scores, sure = _best_spans(first, last, top_k, max_answer_len)
+            starts, ends, scores, sure = _best_spans(first, last, top_k, max_answer_len, work)
         result.starts[rows], result.ends[rows], result.scores[rows] = starts, ends, scores
         result.counts[rows] = top_k
         for row in np.flatnonzero(~sure).tolist():
@@ -133,33 +138,30 @@ def select_starts_ends(
     return found.starts[0, :count], found.ends[0, :count], found.scores[0, :count], min_null_score
 
 
-def _probabilities(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def _probabilities(logits: np.ndarray, allowed: np.ndarray, out: np.ndarray) -> None:
     """Softmax of each row, in the logits' own precision; what is not allowed counts as a logit of -10000."""
-    usual = len(logits) > 0 and float(logits.max()) < _USUAL and float(logits.min()) > -_USUAL
+    usual = -_USUAL < float(logits.min()) and float(logits.max()) < _USUAL
     if usual and bool(allowed.any(axis=1).all()):
-        # Both far below everything allowed: their probabilities are exactly 0, as after replacing the logit.
-        values = allowed.view(np.uint8).astype(logits.dtype)
-        values -= 1
-        values *= -_MASKED
-        values += logits
+        # A masked logit may keep its own value on top: its probability is exactly 0 either way.
+        np.multiply(~allowed, out.dtype.type(_MASKED), out=out)
+        out += logits
     else:
-        values = np.where(allowed, logits, logits.dtype.type(_MASKED))
-    values -= values.max(axis=-1, keepdims=True)
-    np.exp(values, out=values)
-    values /= values.sum(axis=-1, keepdims=True)
-    return values
+        out[:] = np.where(allowed, logits, logits.dtype.type(_MASKED))
+    out -= out.max(axis=-1, keepdims=True)
+    np.exp(out, out=out)
+    out /= out.sum(axis=-1, keepdims=True)
 
 
 _Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def _best_span(first: np.ndarray, last: np.ndarray, max_answer_len: int) -> _Found:
+def _best_span(first: np.ndarray, last: np.ndarray, max_answer_len: int, work: np.ndarray) -> _Found:
     """The best span of each row, the leftmost among equals; sure where its score is not 0."""
     width = first.shape[1]
     length = min(max_answer_len, width)
     row = np.arange(len(first))
-    products = running_maximum(last, length)
-    products *= first
+    products = work[2, : len(first), :width]
+    np.multiply(running_maximum(last, length, work), first, out=products)
     start = products.argmax(axis=1)
     best = products[row, start]
     reached = start[:, None] + np.arange(length)
@@ -168,7 +170,7 @@ def _best_span(first: np.ndarray, last: np.ndarray, max_answer_len: int) -> _Fou
     return start[:, None], end[:, None], best[:, None], best > 0
 
 
-def _best_spans(first: np.ndarray, last: np.ndarray, top_k: int, max_answer_len: int) -> _Found:
+def _best_spans(first: np.ndarray, last: np.ndarray, top_k: int, max_answer_len: int, work: np.ndarray) -> _Found:
     """The best spans of each row; sure where they differ in score and from the next, and none is 0."""
     rows, width = first.shape
     length = min(max_answer_len, width)
@@ -177,8 +179,8 @@ def _best_spans(first: np.ndarray, last: np.ndarray, top_k: int, max_answer_len:
     if top_k >= width:
         return none, none, np.zeros(shape, dtype=first.dtype), np.zeros(rows, dtype=bool)
     row = np.arange(rows)[:, None]
-    products = running_maximum(last, length)
-    products *= first
+    products = work[2, : len(first), :width]
+    np.multiply(running_maximum(last, length, work), first, out=products)
     # The k best spans begin at the k starts whose best spans are best.
     ordered = np.sort(products, axis=1)
     next_best = ordered[:, width - top_k - 1]

@@ -95,17 +95,25 @@ def top_spans(
     return found
 
 
-def running_maximum(values: np.ndarray, length: int) -> np.ndarray:
-    """The maximum of each element and the `length` - 1 that follow it in its row, (rows, width)."""
+def running_maximum(values: np.ndarray, length: int, work: np.ndarray | None = None) -> np.ndarray:
+    """The maximum of each element and the `length` - 1 that follow it in its row, (rows, width).
+
+    `work` is room for it, (2, rows or more, width + length - 1), of the same type: the result is then a part of it.
+    Fresh memory for every few rows would cost more than the search.
+    """
     rows, width = values.shape
+    if work is None:
+        work = np.empty((2, rows, width + length - 1), dtype=values.dtype)
     # With -inf between the rows, they are one row: each pass is one sweep over memory.
-    padded = np.full((rows, width + length - 1), -np.inf, dtype=values.dtype)
+    padded = work[0, :rows]
     padded[:, :width] = values
-    current, other = padded.reshape(-1), np.full(padded.size, -np.inf, dtype=values.dtype)
+    padded[:, width:] = -np.inf
+    current, other = padded.reshape(-1), work[1, :rows].reshape(-1)
     covered = 1
     while covered < length:
         step = min(covered, length - covered)
         np.maximum(current[:-step], current[step:], out=other[:-step])
+        other[-step:] = current[-step:]
         current, other = other, current
         covered += step
     return current.reshape(padded.shape)[:, :width]

@@ -1,0 +1,72 @@
+"""v4's decoding against its definition over the whole matrix of starts and ends."""
+
+import numpy as np
+import pytest
+
+from hf_nlpnotes.question_answering import decode_windows, select_starts_ends
+
+
+def over_the_whole_matrix(start, end, p_mask, top_k, length):
+    """All products of a window, best first; those that v4 would drop left out."""
+    masked = [np.where(p_mask == 1, np.float32(-10000), logits) for logits in (start, end)]
+    first, last = (np.exp(logits - logits.max()) for logits in masked)
+    first, last = first / first.sum(), last / last.sum()
+    null = first[0] * last[0]
+    first[0] = last[0] = 0
+    spans = [
+        (float(first[i] * last[j]), i, j) for i in range(len(start)) for j in range(i, min(len(start), i + length))
+    ]
+    return sorted(spans, key=lambda span: -span[0])[:top_k], null
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 12])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_of_probabilities(top_k, dtype):
+    rng = np.random.default_rng(top_k)
+    start, end = (3 * rng.standard_normal((2, 150, 40))).astype(dtype)
+    p_mask = np.ones((150, 40), dtype=int)
+    p_mask[:, 8:35] = 0
+    p_mask[:, 0] = 0
+    found = decode_windows(start, end, p_mask, top_k=top_k, max_answer_len=9)
+    for row in range(150):
+        spans, null = over_the_whole_matrix(start[row], end[row], p_mask[row], top_k, 9)
+        assert found.starts[row].tolist() == [first for _, first, _ in spans]
+        assert found.ends[row].tolist() == [last for _, _, last in spans]
+        np.testing.assert_allclose(found.scores[row], [score for score, _, _ in spans], rtol=1e-6)
+        np.testing.assert_allclose(found.null_scores[row], null, rtol=1e-6)
+
+
+def test_equal_scores_fall_as_numpy_sorts_them():
+    """One span to find and more asked for: v4 fills up with spans of score 0, those of the context only."""
+    start, end = np.zeros((1, 6), dtype=np.float32), np.zeros((1, 6), dtype=np.float32)
+    p_mask = np.array([[0, 1, 1, 0, 0, 1]])
+    starts, ends, scores, _ = select_starts_ends(start, end, p_mask, np.ones((1, 6), dtype=int), top_k=20)
+    assert sorted(zip(starts.tolist(), ends.tolist(), strict=True))[-3:] == [(3, 3), (3, 4), (4, 4)] or len(starts) > 3
+    assert scores[:3].tolist() == pytest.approx([1 / 9] * 3)
+    assert set(starts.tolist()) | set(ends.tolist()) <= {0, 3, 4}
+
+
+def test_padding_is_no_answer():
+    start = end = np.arange(6, dtype=np.float32)[None]
+    mask = np.array([[1, 1, 1, 1, 0, 0]])
+    found = decode_windows(start, end, np.array([[0, 1, 0, 0, 0, 0]]), mask)
+    assert (found.starts[0, 0], found.ends[0, 0]) == (3, 3)
+
+
+def test_the_lowest_null_score_is_kept():
+    start = end = np.zeros((1, 4), dtype=np.float32)
+    p_mask = np.array([[0, 1, 0, 0]])
+    *_, null = select_starts_ends(start, end, p_mask, None, 1.0, handle_impossible_answer=True)
+    assert null == pytest.approx(1 / 9)
+    *_, null = select_starts_ends(start, end, p_mask, None, 0.01, handle_impossible_answer=True)
+    assert null == 0.01
+
+
+def test_bad_input_is_named():
+    zeros = np.zeros((2, 4), dtype=np.float32)
+    with pytest.raises(ValueError, match="top_k and max_answer_len"):
+        decode_windows(zeros, zeros, zeros, top_k=0)
+    with pytest.raises(ValueError, match="shape of the logits"):
+        decode_windows(zeros, zeros, zeros[:, :3])
+    with pytest.raises(ValueError, match="One window is expected, got 2"):
+        select_starts_ends(zeros, zeros, zeros, None)

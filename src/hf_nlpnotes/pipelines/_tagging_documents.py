@@ -52,6 +52,8 @@ class Document:
             units = places[kept]
             if len(units) < len(self.units):
                 self.units = self.units[units]
+            if len(kept) and kept[-1] - kept[0] + 1 == len(kept):  # all but special tokens: no copy
+                return logits[int(kept[0]) : int(kept[-1]) + 1]
             return logits[torch.from_numpy(kept)]
         numbers: list[list[int]] = [window.tolist() for window in self.places]
         merged = merge_windows([table.numpy() for table in self.logits], numbers, len(self.units), overlap=overlap)

@@ -177,7 +177,7 @@ class SequenceTaggingPipeline(Pipeline):
     ) -> list[Any]:
         """Answers of documents that have their logits, all at once."""
         decoder = self._decoder(options)
-        force = options.force_words
+        view, force = self._view(options, decoder), options.force_words
         logits = []
         for document in model_outputs:
             table = document.unit_logits(options.overlap)
@@ -187,34 +187,33 @@ class SequenceTaggingPipeline(Pipeline):
             logits.append(table)
         # What a tokenizer drops altogether has no unit, and no spans.
         answers = [
-            None if len(table) else self._answer(document, [], options)
+            None if len(table) else self._answer(document, [], view)
             for document, table in zip(model_outputs, logits, strict=True)
         ]
         filled = [number for number, answer in enumerate(answers) if answer is None]
         if not filled:
             return answers
         documents, tables = [model_outputs[number] for number in filled], [logits[number] for number in filled]
-        top_n = options.top_n
-        if top_n is not None:
+        if options.top_n is not None:
             for number, document, table in zip(filled, documents, tables, strict=True):
-                answers[number] = self._readings(document, table, decoder, top_n, options)
+                answers[number] = self._readings(document, table, decoder, view, options)
             return answers
         stream, lengths = torch.cat(tables), [len(table) for table in tables]
         tags = decoder.decode(stream, lengths)
-        spans = self._spans(documents, stream, tags, lengths, decoder, options)
+        spans = self._spans(documents, stream, tags, lengths, decoder, view, options)
         for number, document, row in zip(filled, documents, spans, strict=True):
-            answers[number] = self._answer(document, row, options)
+            answers[number] = self._answer(document, row, view)
         return answers
 
     # --------------------------------------------------------------------------------------------------------- parts
 
     def _readings(
-        self, document: Document, table: torch.Tensor, decoder: TagDecoder, top_n: int, options: TaggingOptions
+        self, document: Document, table: torch.Tensor, decoder: TagDecoder, view: str, options: TaggingOptions
     ) -> list[dict[str, Any]]:
         found = []
-        for tags, probability in decoder.n_best(table, top_n):
-            (spans,) = self._spans([document], table, torch.tensor(tags), [len(tags)], decoder, options)
-            found.append({"score": probability, "output": self._answer(document, spans, options)})
+        for tags, probability in decoder.n_best(table, options.top_n or 1):
+            (spans,) = self._spans([document], table, torch.tensor(tags), [len(tags)], decoder, view, options)
+            found.append({"score": probability, "output": self._answer(document, spans, view)})
         return found
 
     def _spans(
@@ -224,13 +223,14 @@ class SequenceTaggingPipeline(Pipeline):
         tags: torch.Tensor,
         lengths: Sequence[int],
         decoder: TagDecoder,
+        view: str,
         options: TaggingOptions,
     ) -> list[list[ScoredSpan]]:
         """Spans of each document, in characters."""
-        shares = decoder.probabilities(stream, lengths).gather(1, tags[:, None])[:, 0].double().numpy()
+        shares = decoder.tag_probabilities(stream, tags, lengths).double().numpy()
         ids = tags.numpy()
         types, starts, ends = decoder.spans(ids, lengths)
-        if self._view(options, decoder) in _WHOLE_TEXT:
+        if view in _WHOLE_TEXT:
             covered = np.zeros(len(ids) + 1, np.int64)
             np.add.at(covered, starts, 1)
             np.add.at(covered, ends, -1)
@@ -258,8 +258,7 @@ class SequenceTaggingPipeline(Pipeline):
             rows = [_combined(combine, document.text, row) for document, row in zip(documents, rows, strict=True)]
         return rows
 
-    def _answer(self, document: Document, spans: list[ScoredSpan], options: TaggingOptions) -> Any:
-        view = self._view(options, self._decoder(options))
+    def _answer(self, document: Document, spans: list[ScoredSpan], view: str) -> Any:
         found = VIEWS[view](document.text, spans)
         if view != "slots":
             return found

@@ -145,6 +145,17 @@ class TagDecoder:
                 result[begin:end] = row[: end - begin]
         return result
 
+    def tag_probabilities(self, logits: torch.Tensor, tags: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Probability of one tag at each position, (positions,); arguments and errors as of `probabilities`.
+
+        Args:
+            tags: (positions,), such as `decode` gives.
+        """
+        if self.neighbours is not None:
+            return self.probabilities(logits, lengths).gather(1, tags[:, None])[:, 0]
+        chosen = logits.gather(1, tags.to(logits.device)[:, None])[:, 0]
+        return (chosen - logits.logsumexp(-1)).exp().cpu()
+
     def n_best(self, logits: torch.Tensor, k: int) -> list[tuple[list[int], float]]:
         """The k best sequences of one sentence with their probabilities, best first; legal ones only if constrained.
 

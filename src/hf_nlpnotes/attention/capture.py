@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from .encoding import Words, accepted, encode, most_positions
 from .interface import NoEagerAttentionError
 from .maps import AttentionMaps, Kind, LayerAttention
 from .products import record_products
-from .recording import Recorded, record_through_interface
+from .recording import Recorded, evaluating, record_through_interface
 from .tokens import TokenSequence
 
 _CROSS = re.compile(r"cross|encoder_attn|encdec|enc_dec|encoder_attention|encoder_decoder_attention", re.IGNORECASE)
@@ -118,7 +117,7 @@ def capture_inputs(
             "product of queries and keys"
         )
     kinds = _kinds(model, records, prefix="" if both else _name_of(model, encoder))
-    layers = [_to_layer(record, kind) for record, kind in zip(records, kinds, strict=True) if len(record.weights) == 1]
+    layers = [to_layer(record, kind) for record, kind in zip(records, kinds, strict=True) if len(record.weights) == 1]
     if encoder is None:
         sequence = tokens or TokenSequence.of_positions(_usual_length(layers, records))
         fitting = [layer for layer in layers if layer.weights.shape[1:] == (len(sequence), len(sequence))]
@@ -139,11 +138,18 @@ def capture_inputs(
     return AttentionMaps(type(model).__name__, config.model_type, tuple(fitting), sequence, own_decoder)
 
 
-def record_attention(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> list[Recorded]:
+def record_attention(
+    model: nn.Module, inputs: Mapping[str, torch.Tensor], *, on_route: Callable[[str], object] | None = None
+) -> list[Recorded]:
     """Run `model` once on `inputs`, without gradients and dropout, and return its attention calls in order.
 
     This is the tensor behind the maps: any batch, any shape, on the model's device. Where nothing went through
     transformers' `AttentionInterface` the model is run again and its softmaxes are watched.
+
+    Args:
+        model: A model of transformers.
+        inputs: What its forward takes.
+        on_route: Told how the calls were found: "interface" or "fallback".
 
     Raises:
         TypeError: The model is no `nn.Module` with a config.
@@ -157,8 +163,13 @@ def record_attention(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> li
         return model(**inputs, **options)
 
     batch = next((value.shape[0] for value in inputs.values() if value.dim()), 1)
-    with _evaluating(model), torch.no_grad():
-        return _through_interface(model, forward) or record_products(model, forward, batch)
+    with evaluating(model), torch.no_grad():
+        route, records = "interface", _through_interface(model, forward)
+        if not records:
+            route, records = "fallback", record_products(model, forward, batch)
+    if on_route is not None:
+        on_route(route)
+    return records
 
 
 def _through_interface(model: nn.Module, forward: Callable[[], object]) -> list[Recorded]:
@@ -166,18 +177,6 @@ def _through_interface(model: nn.Module, forward: Callable[[], object]) -> list[
         return record_through_interface(model, forward)
     except NoEagerAttentionError:
         return []
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch `model` to evaluation for the block, then every module back to its own mode."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _check_model(model: nn.Module) -> None:
@@ -265,8 +264,8 @@ def _decoder_input(
     return torch.cat([torch.tensor([[int(start)]]), ids[:, :length]], dim=1), shifted
 
 
-def _to_layer(record: Recorded, kind: Kind) -> LayerAttention:
-    """Return the first input of a record."""
+def to_layer(record: Recorded, kind: Kind) -> LayerAttention:
+    """Return the first input of a record as arrays."""
     weights = _array(record.weights[0])
     heads, queries, keys = weights.shape
     scaling = record.scaling

@@ -72,6 +72,20 @@ def record_products(model: nn.Module, forward: Callable[[], object], batch: int)
 
 
 @contextmanager
+def watched(model: nn.Module, gate: Callable[[torch.Tensor, int], torch.Tensor]) -> Iterator[None]:
+    """Let `gate` change the weights of every attention before they multiply the values, while the block lasts.
+
+    `gate` gets the weights, `(batch, heads, queries, keys)` or `(batch · heads, queries, keys)`, and the batch.
+    """
+    with attention_implementation(model, "eager"), _running_module(model) as running, _Watch(running, gate) as watch:
+        sized = model.register_forward_pre_hook(watch.take_batch, with_kwargs=True)
+        try:
+            yield
+        finally:
+            sized.remove()
+
+
+@contextmanager
 def _running_module(model: nn.Module) -> Iterator[list[str]]:
     """Give a list whose last entry is the path of the module that is running."""
     running = [""]
@@ -115,12 +129,20 @@ _LOSES_PLACES = {torch.gather, torch.Tensor.gather, torch.index_select, torch.Te
 class _Watch(TorchFunctionMode):
     """Follows products to softmaxes, and softmaxes to products with values."""
 
-    def __init__(self, running: list[str]) -> None:
+    def __init__(self, running: list[str], gate: Callable[[torch.Tensor, int], torch.Tensor] | None = None) -> None:
         super().__init__()
         self.running = running
+        self.gate = gate
+        self.batch = 1
         self.found: list[Softmax] = []
         self.products: Any = WeakTensorKeyDictionary()  # tensor -> the Product that it comes from
         self.softmaxes: Any = WeakTensorKeyDictionary()  # tensor -> the Softmax that it comes from
+
+    def take_batch(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note how many inputs a forward has, and forget the one before."""
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim()]
+        self.batch = tensors[0].shape[0] if tensors else 1
+        self.found.clear()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -128,16 +150,31 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return self._fused(*args, **kwargs)
+        multiplies = func in _MATMULS or func in _ADDING_MATMULS or func is torch.einsum
+        if multiplies and self.gate is not None:
+            args = tuple(self._gated(arg) for arg in args)
         result = func(*args, **kwargs)
         if not isinstance(result, torch.Tensor) or not result.is_floating_point():
             return result
-        if func in _MATMULS or func in _ADDING_MATMULS or func is torch.einsum:
+        if multiplies:
             self._multiplied(func, args, kwargs, result)
         elif func in _SOFTMAXES:
             self._softmax(args, kwargs, result)
         else:
             self._followed(func, args, kwargs, result)
         return result
+
+    def _gated(self, operand: Any) -> Any:
+        """Return an operand of a product, gated where it is attention's weights."""
+        if isinstance(operand, list | tuple):
+            return type(operand)(self._gated(item) for item in operand)
+        if self.gate is None or not isinstance(operand, torch.Tensor) or operand not in self.softmaxes:
+            return operand
+        softmax = self.softmaxes[operand]
+        if softmax.attends:
+            return operand
+        softmax.attends = True
+        return self.gate(operand, self.batch)
 
     def _fused(
         self,
@@ -167,6 +204,7 @@ class _Watch(TorchFunctionMode):
         weights = torch.nan_to_num(scores.softmax(-1))  # a row with nothing to look at gives zeros
         record = Product(query, key, product, scaling)
         self.found.append(Softmax(self.running[-1], record, scores, weights, value, attends=True))
+        weights = weights if self.gate is None else self.gate(weights, self.batch)
         return F.dropout(weights, dropout_p) @ value
 
     def _multiplied(

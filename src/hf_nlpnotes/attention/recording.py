@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,18 @@ class Recorded:
     bias: torch.Tensor | None = None
     softcap: float | None = None
     sinks: torch.Tensor | None = None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch `model` to evaluation for the block, then every module back to its own mode."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def record_through_interface(model: nn.Module, forward: Callable[[], object]) -> list[Recorded]:

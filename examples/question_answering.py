@@ -2,14 +2,25 @@
 
     python examples/question_answering.py
     python examples/question_answering.py --data cmrc2018_dev.json --output_dir reader
-    python examples/question_answering.py --data squad_v2 --model FOLDER_OR_NAME --max_length 384 --epochs 2
+    python examples/question_answering.py --data squad_v2 --model NAME --max_length 384 --doc_stride 128
     python examples/question_answering.py --model reader --epochs 0 --predict questions.json --output_dir answers
 
 `--data` is a file in SQuAD's layout (a fifth of its contexts is for evaluation), a folder with `*train*.json` and
 `*dev*.json`, or a name on the hub. Without it the script learns from sentences of its own and prints
 
-OUTPUT
+    600 questions for train, 120 questions for validation; 600 and 120 windows; cmrc2018
+    random spans                            exact match   2.5  F1  13.6
+    epoch 1    loss 2.539  held out 1.429  exact match  16.7  F1  33.9
+    epoch 2    loss 1.353  held out 0.533  exact match  89.2  F1  93.4
+    epoch 3    loss 0.505  held out 0.018  exact match 100.0  F1 100.0
+    epoch 4    loss 0.119  held out 0.005  exact match 100.0  F1 100.0
 
+    李老师在哪里？  学校门口  (学校门口)
+    谁在银行？  我的妈妈  (我的妈妈)
+    我的妈妈做什么？  找工作  (找工作)
+    …
+
+`--empty_windows 0.25` learns from a quarter of the windows that do not have the answer, which are most of a long text.
 `--output_dir` keeps the model, for `pipeline("extractive-question-answering", model=…)`, and the answers to the
 questions of `--predict`, or of the evaluation. The metric is that of SQuAD 2.0 where some questions have no answer,
 else that of CMRC 2018, which takes English words and Chinese characters alike; `--metric squad_v1` for SQuAD 1.1.
@@ -67,7 +78,7 @@ class Options:
     predict: str | None = None
     metric: str | None = None
     limit: int | None = None
-    epochs: float = 5
+    epochs: float = 4
     learning_rate: float = 2e-4
     head_learning_rate: float = 5e-3
     batch_size: int = 32

@@ -154,7 +154,7 @@ def _operator(
     chain = chain._replace(is_full=shortest == length)
     fits = has_float64 and reach < _LARGEST_EXPONENT  # not so for nan and inf
     run = {"sequential": _sequential, "parallel": _parallel, "log": _log}[algorithm if fits else "log"]
-    # Autocast would take its products to half precision.
+    # Where there is no float64, autocast would take the products to half precision.
     with torch.autocast(emissions.device.type, enabled=False):
         log_z, unary, pairs = run(chain, wanted)
     if not bool(log_z.isfinite().all()):

@@ -154,8 +154,9 @@ class TestWindows:
         assert merged.scores.tolist() == [[4.0], [0.0]]
         assert merged.covered.tolist() == [True, False]
 
-    def test_most_context_takes_the_middle(self):
-        units = self.windows()
+    @pytest.mark.parametrize("overlap", [3, 4])
+    def test_most_context_takes_the_middle_and_the_first_among_equals(self, overlap):
+        units = self.windows(overlap=overlap)
         scores = [np.full((len(window), 1), float(place)) for place, window in enumerate(units)]
         chosen = merge_windows(scores, units, 23, overlap="max_context").scores[:, 0]
         for unit in range(23):

@@ -97,6 +97,18 @@ class TestAgainstSeqeval:
         else:
             assert detect_strict_scheme(labels) == {"IOBES": "BIOES"}.get(expected, expected)
 
+    def test_dashes_at_the_ends_are_no_part_of_a_strict_type(self):
+        true, pred = [["B-A-", "I-A", "B--A", "B-", "B"]], [["B-A", "I-A-", "B-A", "B", "O"]]
+        how = {"mode": "strict", "output_dict": True, "zero_division": 0}
+        expected = their_report(true, pred, scheme=seqeval.scheme.IOB2, **how)
+        assert classification_report(true, pred, scheme="IOB2", **how) == expected
+
+    def test_the_separators_of_sentences_are_no_outside_tag(self):
+        # Single tags alone are BIOES to seqeval; together with O they are nothing.
+        assert classification_report([["S-A"], ["S-A"]], [["S-A"], ["O"]], mode="strict", output_dict=True)["A"]
+        with pytest.raises(ValueError, match="prefixes O, S"):
+            classification_report([["S-A"], ["O"]], [["S-A"], ["O"]], mode="strict")
+
     def test_suffixes_stand_behind(self):
         _, true, pred = draw("BIES", FEW, 3)
         turned = [[["-".join(reversed(tag.split("-"))) for tag in tags] for tags in side] for side in (true, pred)]
@@ -194,6 +206,7 @@ class TestBadInput:
         [
             ([[0, 3]], [[0, 0]], "y_true has the id 3: expected 0 to 2"),
             ([[0, 1]], [[0, -1]], "y_pred has the id -1: expected 0 to 2"),
+            ([[0, -1]], [[0, 1]], "y_true has the id -1: expected 0 to 2"),
             ([[-100]], [[0]], "no token is left"),
             ([[0, 1]], [[0]], "y_true has the shape"),
             ([[[0.0, 1.0]]], [[0]], "Of logits take the argmax"),

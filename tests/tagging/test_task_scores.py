@@ -60,6 +60,12 @@ class TestPartialMatches:
             for schema, expected in by_schema.items():
                 assert found.by_type[name][schema].as_dict() == vars(expected)
 
+    def test_the_nearest_of_a_type_is_taken_and_else_the_first(self):
+        nearest = partial_matches([[("A", 0, 2), ("A", 2, 8)]], [[("A", 1, 8), ("A", 0, 1)]])
+        assert nearest.overall["ent_type"].correct == 2
+        first = partial_matches([[("A", 0, 2), ("A", 2, 4)]], [[("B", 1, 3), ("A", 2, 4)]])
+        assert (first.overall["strict"].incorrect, first.overall["strict"].correct) == (1, 1)
+
     def test_types_choose_what_counts(self):
         found = partial_matches([[("A", 0, 1), ("B", 2, 3)]], [[("A", 0, 1)]], types=["A"])
         assert found.overall["strict"].as_dict()["possible"] == 1

@@ -52,15 +52,16 @@ from transformers.utils import logging
 
 import hf_nlpnotes
 from hf_nlpnotes.question_answering import (
+    SpanMetrics,
     cmrc2018,
     drcd,
+    prepare_evaluation_features,
     prepare_train_features,
     prepare_validation_features,
     save_predictions,
     squad_v1,
     squad_v2,
 )
-from hf_nlpnotes.question_answering.evaluation import SpanMetrics, prepare_evaluation_features
 
 METRICS = {metric.__name__: metric for metric in (squad_v1, squad_v2, cmrc2018, drcd)}
 LABELS = {"start_positions", "end_positions"}

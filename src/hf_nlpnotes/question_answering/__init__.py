@@ -1,6 +1,7 @@
 """Span extraction: features, answers from logits, metrics. For any model with start and end logits."""
 
 from .answers import AnswerReport, AnswerSpan, answer_report, locate_answer
+from .evaluation import SpanMetrics, best_null_threshold, prepare_evaluation_features
 from .features import prepare_train_features, prepare_validation_features
 from .metrics import cmrc2018, drcd, squad_v1, squad_v2
 from .pipeline_v4 import WindowSpans, decode_windows, select_starts_ends
@@ -10,16 +11,19 @@ from .span_search import SpanTable, top_spans
 __all__ = [
     "AnswerReport",
     "AnswerSpan",
+    "SpanMetrics",
     "SpanPredictions",
     "SpanTable",
     "WindowSpans",
     "answer_report",
+    "best_null_threshold",
     "cmrc2018",
     "decode_windows",
     "drcd",
     "extract_spans",
     "locate_answer",
     "postprocess_predictions",
+    "prepare_evaluation_features",
     "prepare_train_features",
     "prepare_validation_features",
     "save_predictions",

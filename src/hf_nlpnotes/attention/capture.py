@@ -117,7 +117,11 @@ def capture_inputs(
             "product of queries and keys"
         )
     kinds = _kinds(model, records, prefix="" if both else _name_of(model, encoder))
-    layers = [to_layer(record, kind) for record, kind in zip(records, kinds, strict=True) if len(record.weights) == 1]
+    layers = [
+        to_layer(record, kind)
+        for record, kind in zip(records, kinds, strict=True)
+        if record.weights.shape[:-3] == (1,)
+    ]
     if encoder is None:
         sequence = tokens or TokenSequence.of_positions(_usual_length(layers, records))
         fitting = [layer for layer in layers if layer.weights.shape[1:] == (len(sequence), len(sequence))]

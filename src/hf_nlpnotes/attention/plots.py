@@ -44,7 +44,9 @@ def plot_head(maps: AttentionMaps, layer: int, head: int, *, font: str | Path | 
     layer = _checked("layer", layer, len(maps))
     head = _checked("head", head, maps[layer].num_heads)
     title = f"layer {layer} head {head}"
-    return _matrix(maps[layer].weights[head], maps.rows(layer), maps.columns(layer), title, font)
+    return _matrix(
+        maps[layer].weights[head], maps.rows(layer), maps.columns(layer), ("looked at", "looks", title), font
+    )
 
 
 def plot_heads(maps: AttentionMaps, layers: Sequence[int] | None = None) -> Figure:
@@ -99,23 +101,26 @@ def plot_rollout(
     """
     layer = _checked("layer", layer, len(maps))
     rollout = attention_rollout(maps, residual=residual)[layer]
-    return _matrix(rollout, maps.rows(layer), maps.rows(layer), f"rollout to layer {layer}", font)
+    labels = ("token", f"position in layer {layer}", f"rollout to layer {layer}")
+    return _matrix(rollout, maps.rows(layer), maps.rows(layer), labels, font)
 
 
 def _matrix(
     weights: NDArray[np.floating[Any]],
     rows: TokenSequence,
     columns: TokenSequence,
-    title: str,
+    labels: tuple[str, str, str],
     font: str | Path | None,
 ) -> Figure:
     figure = _figure(1.5 + 0.26 * len(columns), 1.2 + 0.26 * len(rows))
     families = families_for({*rows.tokens, *columns.tokens}, font)
     axes: Axes = figure.subplots()
     image = axes.imshow(weights, cmap=COLORS, vmin=0, vmax=max(float(weights.max()), 1e-9), interpolation="nearest")
-    axes.set_xticks(range(len(columns)), _plain(columns), fontfamily=families, rotation=_rotation(columns))
+    axes.set_xticks(range(len(columns)), _plain(columns), fontfamily=families)
+    for label, token in zip(axes.get_xticklabels(), columns.tokens, strict=True):
+        label.set_rotation(90 if len(token) > 1 else 0)  # one character of Chinese is as narrow as its column
     axes.set_yticks(range(len(rows)), _plain(rows), fontfamily=families)
-    axes.set(xlabel="looked at", ylabel="looks", title=title)
+    axes.set(xlabel=labels[0], ylabel=labels[1], title=labels[2])
     for sequence, line in ((rows, axes.axhline), (columns, axes.axvline)):
         for place in _borders(sequence):
             line(place - 0.5, color="white", linewidth=0.8)
@@ -143,11 +148,6 @@ def _checked(what: str, number: int, count: int) -> int:
 def _plain(sequence: TokenSequence) -> list[str]:
     """Return the tokens with dollar signs that matplotlib does not read as mathematics."""
     return [token.replace("$", r"\$") for token in sequence.tokens]
-
-
-def _rotation(sequence: TokenSequence) -> int:
-    """Return 0 where tokens are as narrow as their columns, single characters of Chinese for example."""
-    return 0 if max(map(len, sequence.tokens)) <= 1 else 90
 
 
 def _borders(sequence: TokenSequence) -> list[int]:

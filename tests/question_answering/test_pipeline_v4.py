@@ -41,7 +41,8 @@ def test_equal_scores_fall_as_numpy_sorts_them():
     start, end = np.zeros((1, 6), dtype=np.float32), np.zeros((1, 6), dtype=np.float32)
     p_mask = np.array([[0, 1, 1, 0, 0, 1]])
     starts, ends, scores, _ = select_starts_ends(start, end, p_mask, np.ones((1, 6), dtype=int), top_k=20)
-    assert sorted(zip(starts.tolist(), ends.tolist(), strict=True))[-3:] == [(3, 3), (3, 4), (4, 4)] or len(starts) > 3
+    assert sorted(zip(starts[:3].tolist(), ends[:3].tolist(), strict=True)) == [(3, 3), (3, 4), (4, 4)]
+    assert len(starts) > 3
     assert scores[:3].tolist() == pytest.approx([1 / 9] * 3)
     assert set(starts.tolist()) | set(ends.tolist()) <= {0, 3, 4}
 

@@ -196,6 +196,15 @@ def test_bad_input_is_named(change, message):
         extract_spans(*changed, logits)
 
 
+@pytest.mark.parametrize("mode", ["exact", "example_script"])
+def test_offsets_of_another_text_are_named(mode):
+    table, features, logits = make_case(1)
+    table = {**table, "context": [context[:2] for context in table["context"]]}
+    for answer in (postprocess_predictions, extract_spans):
+        with pytest.raises(ValueError, match="are those of another text"):
+            answer(table, features, logits, mode=mode)
+
+
 def test_bad_numbers_are_named():
     table, features, (start, end) = make_case(1)
     with pytest.raises(ValueError, match="got 1 parts"):

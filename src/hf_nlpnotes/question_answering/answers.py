@@ -8,7 +8,7 @@ nearest that differs only in blanks, case or width. What cannot be found is repo
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -123,7 +123,12 @@ def answer_report(
 
 
 def locate_answers(context: str, answers: Mapping[str, Sequence[Any]]) -> list[AnswerSpan]:
-    """Finds each answer of one example; an empty list where it has none.
+    """Finds every answer of one example; an empty list where it has none. Errors as of `iterate_answers`."""
+    return list(iterate_answers(context, answers))
+
+
+def iterate_answers(context: str, answers: Mapping[str, Sequence[Any]]) -> Iterator[AnswerSpan]:
+    """Finds the answers of one example, one after the other.
 
     Raises:
         ValueError: `answers` has not as many texts as places.
@@ -131,7 +136,8 @@ def locate_answers(context: str, answers: Mapping[str, Sequence[Any]]) -> list[A
     texts, starts = answers["text"], answers["answer_start"]
     if len(texts) != len(starts):
         raise ValueError(f"answers has {len(texts)} texts and {len(starts)} answer_start: expected as many.")
-    return [locate_answer(context, text, start) for text, start in zip(texts, starts, strict=True)]
+    for text, start in zip(texts, starts, strict=True):
+        yield locate_answer(context, text, start)
 
 
 def _nearest(context: str, text: str, stated: int) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .feature_table import FeatureTable
+from .feature_table import FeatureTable, check_characters
 from .span_search import running_maximum
 
 # Rows that are searched together: their logits and two copies stay in a core's cache.
@@ -163,6 +163,7 @@ def best_answers(
             again |= ~special & ~(_among_best(start, row, first, options) & _among_best(end, row, last, options))
         replayed[example[special]] = True
         left = example[again]
+    check_characters(table, np.arange(count), finishes)
     texts = [
         context[begin:finish]
         for context, begin, finish in zip(table.contexts, begins.tolist(), finishes.tolist(), strict=True)
@@ -364,6 +365,7 @@ def n_best_answers(
                 characters[filled, side] = _looked_up(
                     table, rows, found.tokens[side], found.rows[filled], places[filled], side
                 )
+            check_characters(table, left, characters[..., 1].max(axis=1))
             special = found.tied | ~filled[:, 0] | ((characters == 0).all(axis=2) & filled).any(axis=1)
             outside = (characters < 0).any(axis=(1, 2)) & ~special
             _write_lists(table, start, end, options, rows, left, found, characters, ~special & ~outside, results)

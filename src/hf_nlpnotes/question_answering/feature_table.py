@@ -190,6 +190,27 @@ def read_features(
     return FeatureTable(ids, contexts, example, _offsets(features), cls_index, max_context)
 
 
+def check_characters(table: FeatureTable, examples: np.ndarray, ends: np.ndarray) -> None:
+    """Checks that answers lie in their contexts: features may have been made from other texts.
+
+    Args:
+        table: The features.
+        examples: Numbers of examples, of the shape of `ends`.
+        ends: Where answers end, characters.
+
+    Raises:
+        ValueError: An answer ends behind its context.
+    """
+    sizes = np.fromiter(map(len, table.contexts), dtype=np.int64, count=len(table.contexts))
+    beyond = np.flatnonzero(ends > sizes[examples])
+    if len(beyond):
+        number = int(examples[beyond[0]])
+        raise ValueError(
+            f"The features of example {table.example_ids[number]!r} are those of another text: an answer ends at"
+            f" character {int(ends[beyond[0]])}, but the context has {int(sizes[number])}."
+        )
+
+
 def columns_of(table: Any) -> list[str]:
     """Names of the columns of a data set, a mapping of columns or a list of dicts."""
     names = getattr(table, "column_names", None)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .answers import AnswerSpan, locate_answers
+from .answers import AnswerSpan, iterate_answers
 from .windows import TokenPool, Windows, make_windows, read_frame, tokenize_once
 
 logger = logging.getLogger(__name__)
@@ -211,8 +211,12 @@ def _first_usable(context: str, answers: Any) -> AnswerSpan | None:
     """The first answer that the context has; else the first one, as missing; `None` where there is no answer."""
     if not isinstance(answers, Mapping) or not {"text", "answer_start"} <= answers.keys():
         raise ValueError(f"answers must be {{'text': [...], 'answer_start': [...]}}, got {answers!r}.")
-    spans = locate_answers(context, answers)
-    return next((span for span in spans if span.state != "missing"), spans[0] if spans else None)
+    first: AnswerSpan | None = None
+    for span in iterate_answers(context, answers):
+        if span.state != "missing":
+            return span
+        first = first or span
+    return first
 
 
 def _windows(

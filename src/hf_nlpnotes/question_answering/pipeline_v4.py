@@ -140,7 +140,7 @@ def select_starts_ends(
 
 def _probabilities(logits: np.ndarray, allowed: np.ndarray, out: np.ndarray) -> None:
     """Softmax of each row, in the logits' own precision; what is not allowed counts as a logit of -10000."""
-    usual = -_USUAL < float(logits.min()) and float(logits.max()) < _USUAL
+    usual = float(logits.min()) > -_USUAL and float(logits.max()) < _USUAL
     if usual and bool(allowed.any(axis=1).all()):
         # A masked logit may keep its own value on top: its probability is exactly 0 either way.
         np.multiply(~allowed, out.dtype.type(_MASKED), out=out)

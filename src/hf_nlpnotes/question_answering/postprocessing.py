@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .example_script import ScriptOptions, best_answers, n_best_answers
-from .feature_table import FeatureTable, read_features
+from .feature_table import FeatureTable, check_characters, read_features
 from .span_search import SpanTable, check_logits, top_spans
 
 Mode = Literal["exact", "example_script"]
@@ -247,6 +247,7 @@ def distinct_spans(
         rows, places = np.nonzero(spans.starts >= 0)
         begins = table.offsets.side(rows, spans.starts[rows, places], 0)
         ends = table.offsets.side(rows, spans.ends[rows, places] - 1, 1)
+        check_characters(table, table.example[rows], ends)
         if asked >= most:
             break
         full = np.bincount(rows, minlength=len(start)) == asked

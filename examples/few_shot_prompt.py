@@ -7,10 +7,13 @@
 The first learns from a few texts of its own. The second reads those that DIR has of fewclue/eprstmt and fewclue/tnews
 (eprstmt: the official splits, one a seed), chnsenticorp/train.tsv and thucnews10/dev.txt, the third a file with the
 columns `text` and `label`. tnews and files without splits give `--shots` texts a label by seed to learn from, and
-others to test on.
-Printed are accuracies, mean ± deviation over the seeds:
+others to test on. Printed are accuracies, mean ± deviation over the seeds; the second with `--test_texts 400` prints
 
     texts                   majority     prompt, untrained       prompt, trained     plain fine-tuning
+    eprstmt  2 labels          0.515         0.699 ± 0.008         0.673 ± 0.028         0.590 ± 0.028
+    chnsenticorp  2 labels     0.512         0.621 ± 0.015         0.647 ± 0.044         0.544 ± 0.035
+    tnews  15 labels           0.095         0.372 ± 0.001         0.417 ± 0.028         0.344 ± 0.064
+    thucnews10  10 labels      0.147         0.480 ± 0.005         0.598 ± 0.018         0.590 ± 0.007
 
 Each way has its own recipe: a new head has more to learn, and a prompt is spoilt by too much.
 `--output_dir FOLDER` keeps the last model that was trained with a prompt, for

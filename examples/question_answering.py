@@ -190,6 +190,7 @@ def main() -> None:
             per_device_eval_batch_size=64,
             warmup_steps=0.1,
             bf16=options.bf16,
+            use_cpu=options.bf16 and not torch.accelerator.is_available(),  # bf16 on a CPU wants to be told of it
             eval_strategy="epoch",
             logging_strategy="epoch",
             save_strategy="no",

@@ -64,7 +64,7 @@ def test_it_learns_from_its_own_sentences(run, tmp_path):
 
 def test_it_reads_a_file_and_keeps_contexts_apart(run, tmp_path):
     path = squad(tmp_path / "questions.json", contexts=5)
-    printed = run("--epochs", 1, "--data", path, "--empty_windows", 0.5)
+    printed = run("--epochs", 1, "--data", path, "--empty_windows", 0.5, "--bf16", "true")
     assert printed.startswith("8 questions for train, 2 questions for validation; ")
     assert ROW.search(printed)[2]
 

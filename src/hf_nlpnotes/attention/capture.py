@@ -253,7 +253,7 @@ def _decoder_input(
     start = next((token for token in named if token is not None), None)
     if start is None:
         raise ValueError(f"the config of {type(model).__name__} has no decoder_start_token_id: set it")
-    ended = bool(ids[0, -1] == tokenizer.eos_token_id)
+    ended = int(ids[0, -1]) in {tokenizer.eos_token_id, tokenizer.sep_token_id}  # BERT tokenizers end with [SEP]
     length = len(sequence) - int(ended)
     piece = str(tokenizer.convert_ids_to_tokens(int(start)))
     shifted = TokenSequence(

@@ -56,6 +56,7 @@ def families_for(texts: Iterable[str], font: str | Path | None = None) -> list[s
     for name, file in candidates:
         if missing <= characters(file):
             return [own, name]
+    missing -= set() if font is None else characters(str(font))
     raise NoFontError(
         f"no font has {' '.join(sorted(missing)[:10])}: "
         + (f"{font} lacks some of them" if font is not None else "install one with Chinese (Debian: fonts-noto-cjk)")

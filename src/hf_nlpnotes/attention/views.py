@@ -19,7 +19,7 @@ from typing import Any
 from .capture import capture_attention
 from .maps import AttentionMaps
 from .merging import merge_words
-from .page import Start, Theme, View, html_document, page_data
+from .page import Start, Theme, View, counted, html_document, page_data
 
 _ALLOWED = "allow-scripts allow-downloads"
 """What the page may do in a notebook: run its scripts, hand out pictures. It is kept from the notebook's own page."""
@@ -75,8 +75,8 @@ def head_view(
 
     Args:
         maps: What `capture_attention` returned.
-        layer: Layer to show first, counted from 0 as everywhere here.
-        head: Head to show first.
+        layer: Layer to show first, counted from 0 as everywhere here; negative numbers count from the last.
+        head: Head to show first; likewise.
         view: What to show first: "head", "matrix" (the head's weights as a picture), "model" or "neuron".
         neurons: Layers whose queries and keys the page holds; None for `layer`, if they were captured. A layer of 12
             heads takes 0.3 MB at 128 tokens.
@@ -90,12 +90,12 @@ def head_view(
     """
     if words:
         maps = merge_words(maps)
+    layer = counted("layer", layer, len(maps))
+    head = counted(f"layer {layer}: head", head, maps[layer].num_heads)
     if neurons is None:
-        neurons = [layer] if 0 <= layer < len(maps) and maps[layer].has_scores else []
-    unknown = [number for number in neurons if not 0 <= number < len(maps)]
-    if unknown:
-        raise ValueError(f"neurons names layers {unknown}: there are {len(maps)} layers, 0 to {len(maps) - 1}")
-    data = page_data(maps, Start(view, layer, head), neurons)
+        neurons = [layer] if maps[layer].has_scores else []
+    having = {counted("neurons: layer", number, len(maps)) for number in neurons}
+    data = page_data(maps, Start(view, layer, head), having)
     return AttentionPage(html_document(data, _title(maps) if title is None else title, theme))
 
 
@@ -112,7 +112,8 @@ def neuron_view(maps: AttentionMaps, layer: int = 0, head: int = 0, **options: A
     """
     if options.get("words"):
         raise ValueError("words have no queries and keys: leave words out, or take head_view")
-    if 0 <= layer < len(maps) and not maps[layer].has_scores:
+    layer = counted("layer", layer, len(maps))
+    if not maps[layer].has_scores:
         raise ValueError(f"queries and keys of layer {layer} were not captured, only its weights: take head_view")
     return head_view(maps, layer, head, view="neuron", **options)
 
@@ -149,8 +150,8 @@ def show(
     if not isinstance(model_type, str):
         raise TypeError(f"model_type is {model_type!r}, expected a string: show(model, 'bert', tokenizer, text)")
     maps = capture_attention(model, tokenizer, sentence_a, sentence_b)
-    layer = layer or 0
-    view: View = "neuron" if 0 <= layer < len(maps) and maps[layer].has_scores else "head"
+    layer = counted("layer", layer or 0, len(maps))
+    view: View = "neuron" if maps[layer].has_scores else "head"
     return head_view(maps, layer, head or 0, view=view, theme=display_mode)
 
 

@@ -1,6 +1,6 @@
 """Attention as one self-contained HTML page."""
 
-from .content import Start, View, page_data
+from .content import Start, View, counted, page_data
 from .document import Theme, html_document
 
-__all__ = ["Start", "Theme", "View", "html_document", "page_data"]
+__all__ = ["Start", "Theme", "View", "counted", "html_document", "page_data"]

@@ -43,13 +43,25 @@ class Start:
     head: int
 
 
+def counted(name: str, number: int, count: int) -> int:
+    """Return `number` counted from 0, where negative numbers count from the last.
+
+    Raises:
+        ValueError: There are not so many.
+    """
+    if not -count <= number < count:
+        raise ValueError(f"{name} {number}: there are {count}, 0 to {count - 1}")
+    return number % count
+
+
 def page_data(maps: AttentionMaps, start: Start, neurons: Collection[int]) -> dict[str, Any]:
     """Return the page's data, of plain Python values; `neurons` are the layers whose queries and keys it holds.
 
     Raises:
-        ValueError: There are too many weights for a page, or `start` names no view, layer or head.
+        ValueError: There are too many weights for a page, or there is no such view.
     """
-    _check(maps, start)
+    if start.view not in get_args(View):
+        raise ValueError(f"view is {start.view!r}, expected one of {get_args(View)}")
     total = sum(layer.weights.size for layer in maps.layers)
     if total > MOST_WEIGHTS:
         raise ValueError(
@@ -80,16 +92,6 @@ def page_data(maps: AttentionMaps, start: Start, neurons: Collection[int]) -> di
         "layers": layers,
         "statistics": _statistics(maps),
     }
-
-
-def _check(maps: AttentionMaps, start: Start) -> None:
-    if start.view not in get_args(View):
-        raise ValueError(f"view is {start.view!r}, expected one of {get_args(View)}")
-    if not 0 <= start.layer < len(maps):
-        raise ValueError(f"layer {start.layer}: there are {len(maps)} layers, 0 to {len(maps) - 1}")
-    heads = maps[start.layer].num_heads
-    if not 0 <= start.head < heads:
-        raise ValueError(f"head {start.head}: layer {start.layer} has {heads} heads, 0 to {heads - 1}")
 
 
 def _sequence(tokens: TokenSequence) -> dict[str, Any]:

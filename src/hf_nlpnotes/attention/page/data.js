@@ -8,6 +8,7 @@ class Layer {
     this.columns = DATA.sequences[source.keys];
     this.n = this.rows.tokens.length;
     this.m = this.columns.tokens.length;
+    this.all = this.columns.tokens.map((_, j) => j);
   }
 
   async load() {
@@ -24,9 +25,11 @@ class Layer {
     });
     if (this.vectors) {
       const raw = await unpack(this.vectors), vectors = this.heads * (this.n + this.m), size = vectors * this.vectors.dim;
-      this.scales = new Float32Array(raw.buffer, 0, vectors);
-      this.high = raw.subarray(4 * vectors, 4 * vectors + size);
-      this.low = raw.subarray(4 * vectors + size);
+      this.products = new Float32Array(raw.buffer, 0, count);
+      this.scales = new Float32Array(raw.buffer, 4 * count, vectors);
+      const numbers = 4 * (count + vectors);
+      this.high = raw.subarray(numbers, numbers + size);
+      this.low = raw.subarray(numbers + size);
     }
   }
 
@@ -59,6 +62,7 @@ class Layer {
   // The scaled product, null where the page has no vectors of this layer.
   product(h, i, j) {
     if (!this.vectors) return null;
+    if (j === this.best(h, i, this.all)) return this.products[h * this.n + i];
     const key = this.key(h, j);
     return this.query(h, i).reduce((sum, q, c) => sum + q * key[c], 0) * this.vectors.scaling;
   }

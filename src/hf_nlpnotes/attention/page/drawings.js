@@ -100,7 +100,7 @@ function drawMatrix(painter, x, y, side) {
 function drawNeurons(painter, x, y, width, step) {
   const {layer, h, i, columns} = now, dim = layer.vectors.dim, gap = 10, number = 44;
   const strip = (width - 2 * gap - number) / 2, bar = strip / dim;
-  const query = layer.query(h, i), keys = columns.map(j => layer.key(h, j)), scaling = layer.vectors.scaling;
+  const query = layer.query(h, i), keys = columns.map(j => layer.key(h, j));
   // Three times the root mean square: a few neurons are many times larger, and would make the others invisible.
   const peak = vectors => 3 * Math.sqrt(vectors.reduce((sum, vector) => sum + vector.reduce((square, v) => square + v * v, 0), 0)
     / (vectors.length * dim)) || 1;
@@ -122,7 +122,6 @@ function drawNeurons(painter, x, y, width, step) {
     painter.line(x, middle, x + width - number, middle, ink('faint'), 0.5, 0.6);
     bars(key, of[1], left, middle);
     bars(products[place], of[2], right, middle);
-    const score = products[place].reduce((sum, value) => sum + value, 0) * scaling;
-    painter.text(score.toFixed(2).replace('-', '−'), x + width, middle, 11, 'right', columns[place] === now.best ? ink('accent') : grey);
+    painter.text(two(layer.product(h, i, columns[place])), x + width, middle, 11, 'right', columns[place] === now.best ? ink('accent') : grey);
   });
 }

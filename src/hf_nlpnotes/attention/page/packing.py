@@ -51,8 +51,10 @@ def pack_weights(layer: LayerAttention) -> dict[str, Any]:
 def pack_vectors(layer: LayerAttention) -> dict[str, Any]:
     """Return a layer's queries and keys for the page: `dim`, `scaling`, `size` and `data`.
 
-    Inflated: the scale of each vector in 4 bytes, all queries before all keys; of each element the upper 8 bits; of
-    four elements together the lower 2 bits. An element is (code - 512) / 511 · scale.
+    Inflated: for each query the scaled product with the key that it gives most weight, and for each vector its scale,
+    queries before keys, 4 bytes each; of each element the upper 8 bits; of four elements together the lower 2 bits.
+    An element is (code - 512) / 511 · scale. The products are there because a sum of rounded elements that nearly
+    cancel is off by much of itself.
 
     Raises:
         ValueError: The layer's queries and keys were not captured, or they are not finite.
@@ -68,7 +70,11 @@ def pack_vectors(layer: LayerAttention) -> dict[str, Any]:
     codes = (steps.astype(np.int16) + VECTOR_LEVELS + 1).astype(np.uint16).ravel()
     quarters = np.pad(codes & 3, (0, -len(codes) % 4)).astype(np.uint8).reshape(-1, 4)
     low = quarters[:, 0] | quarters[:, 1] << 2 | quarters[:, 2] << 4 | quarters[:, 3] << 6
-    data = scales.astype("<f4").tobytes() + (codes >> 2).astype(np.uint8).tobytes() + low.tobytes()
+    best = layer.weights.argmax(axis=-1)[..., None]
+    keys = np.take_along_axis(layer.key[:, None], best[..., None], axis=2)[:, :, 0]
+    products = (layer.query * keys).sum(axis=-1) * layer.scaling
+    numbers = np.concatenate([products.ravel(), scales]).astype("<f4")
+    data = numbers.tobytes() + (codes >> 2).astype(np.uint8).tobytes() + low.tobytes()
     return {"dim": dim, "scaling": float(layer.scaling), **_pack(data)}
 
 

@@ -80,7 +80,7 @@ class SvgPainter {
       'dominant-baseline': 'central', ...(turned && {transform: `rotate(-90 ${x} ${y})`})}, text);
   }
   image(picture, x, y, width, height) {
-    this.add('image', {x, y, width, height, href: picture.toDataURL(), style: 'image-rendering:pixelated'});
+    this.add('image', {x, y, width, height, href: picture.toDataURL(), 'image-rendering': 'pixelated'});
   }
   get source() { return this.head + this.parts.join('') + '</svg>'; }
 }

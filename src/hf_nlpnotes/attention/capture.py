@@ -25,7 +25,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from .encoding import Words, accepted, encode, most_positions
-from .interface import NoEagerAttentionError
+from .interface import NoEagerAttentionError, uses_interface
 from .maps import AttentionMaps, Kind, LayerAttention
 from .products import record_products
 from .recording import Recorded, evaluating, record_through_interface
@@ -168,7 +168,7 @@ def record_attention(
 
     batch = next((value.shape[0] for value in inputs.values() if value.dim()), 1)
     with evaluating(model), torch.no_grad():
-        route, records = "interface", _through_interface(model, forward)
+        route, records = "interface", _through_interface(model, forward) if uses_interface(model) else []
         if not records:
             route, records = "fallback", record_products(model, forward, batch)
     if on_route is not None:

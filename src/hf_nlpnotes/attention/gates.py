@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .interface import AttentionCall, NoEagerAttentionError, observed, own_eager_attention
+from .interface import AttentionCall, observed, uses_interface
 from .products import watched
 
 Gate = Callable[[int, int, int], torch.Tensor | None]
@@ -45,7 +45,7 @@ def gated(model: nn.Module, gate: Gate) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(counter.counting())
-        if _uses_interface(model):
+        if uses_interface(model):
             stack.enter_context(observed(model, through_interface))
         else:
             stack.enter_context(watched(model, on_weights))
@@ -84,16 +84,6 @@ def ablated(model: nn.Module, heads: Mapping[int, Iterable[int]]) -> Iterator[No
         yield
     if seen and wanted.keys() - seen:
         raise ValueError(f"layer {min(wanted.keys() - seen)} never ran: there are layers 0 to {max(seen)}")
-
-
-def _uses_interface(model: nn.Module) -> bool:
-    for kind in {type(module) for module in model.modules()}:
-        try:
-            own_eager_attention(kind)
-        except NoEagerAttentionError:
-            continue
-        return True
-    return False
 
 
 class _LayerCounter:

@@ -62,7 +62,10 @@ Observer = Callable[[AttentionCall], torch.Tensor]
 _observer: ContextVar[Observer | None] = ContextVar("hf_nlpnotes_attention_observer", default=None)
 
 
-_eager_of: WeakKeyDictionary[type[nn.Module], tuple[Callable[..., Any], frozenset[str]]] = WeakKeyDictionary()
+EagerAttention = tuple[Callable[..., Any], frozenset[str]]
+"""A model file's eager attention function, and the names of its parameters."""
+
+_eager_of: WeakKeyDictionary[type[nn.Module], EagerAttention | None] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -121,10 +124,10 @@ def _observed_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    kind = type(module)
-    if kind not in _eager_of:
-        _eager_of[kind] = own_eager_attention(kind)
-    eager, parameters = _eager_of[kind]
+    found = own_eager_attention(type(module))
+    if found is None:
+        raise NoEagerAttentionError(f"{type(module).__name__} names no eager attention function in its forward")
+    eager, parameters = found
     if scaling is not None:
         kwargs["scaling"] = scaling
     output, weights = eager(module, query, key, value, attention_mask, **kwargs)
@@ -149,12 +152,19 @@ def _observed_attention(
     return observer(call), weights
 
 
-def own_eager_attention(kind: type[nn.Module]) -> tuple[Callable[..., Any], frozenset[str]]:
-    """Return the eager attention that the forward of a module's class names, and the names of its parameters.
+def uses_interface(model: nn.Module) -> bool:
+    """Return whether any module of `model` calls its attention through the interface, read from the code."""
+    return any(own_eager_attention(kind) is not None for kind in {type(module) for module in model.modules()})
 
-    Raises:
-        NoEagerAttentionError: The class's forward names no function with "eager" in its name.
-    """
+
+def own_eager_attention(kind: type[nn.Module]) -> EagerAttention | None:
+    """Return the eager attention that the forward of a module's class names; None if it names none."""
+    if kind not in _eager_of:
+        _eager_of[kind] = _find_eager_attention(kind)
+    return _eager_of[kind]
+
+
+def _find_eager_attention(kind: type[nn.Module]) -> EagerAttention | None:
     for base in kind.__mro__:
         forward = inspect.unwrap(base.__dict__.get("forward", object()))
         code = getattr(forward, "__code__", None)
@@ -162,4 +172,4 @@ def own_eager_attention(kind: type[nn.Module]) -> tuple[Callable[..., Any], froz
             function = forward.__globals__.get(name)
             if "eager" in name and callable(function):
                 return function, frozenset(inspect.signature(function).parameters)
-    raise NoEagerAttentionError(f"{kind.__module__}.{kind.__name__} names no eager attention function in its forward")
+    return None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -122,6 +122,7 @@ _TIMES = {
     torch.Tensor.__imul__,
 }
 _OVER = {torch.div, torch.Tensor.div, torch.Tensor.div_, torch.Tensor.__truediv__, torch.Tensor.__itruediv__}
+_IN_PLACE = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"}
 _LOSES_PLACES = {torch.gather, torch.Tensor.gather, torch.index_select, torch.Tensor.index_select}
 """After these an entry no longer stands where its query and key say: relative position terms are made so."""
 
@@ -153,6 +154,8 @@ class _Watch(TorchFunctionMode):
         multiplies = func in _MATMULS or func in _ADDING_MATMULS or func is torch.einsum
         if multiplies and self.gate is not None:
             args = tuple(self._gated(arg) for arg in args)
+        if args and isinstance(args[0], torch.Tensor) and _changes_in_place(func):
+            self._keep_image(args[0])
         result = func(*args, **kwargs)
         if not isinstance(result, torch.Tensor) or not result.is_floating_point():
             return result
@@ -163,6 +166,12 @@ class _Watch(TorchFunctionMode):
         else:
             self._followed(func, args, kwargs, result)
         return result
+
+    def _keep_image(self, changed: torch.Tensor) -> None:
+        """Copy a product's image before the memory that it may share is written to."""
+        product = self.products.get(changed)
+        if product is not None and product.image is not None:
+            self.products[changed] = replace(product, image=product.image.clone())
 
     def _gated(self, operand: Any) -> Any:
         """Return an operand of a product, gated where it is attention's weights."""
@@ -232,7 +241,7 @@ class _Watch(TorchFunctionMode):
             return
         query, key = (operand.detach() for operand in pair)
         if query.dim() == key.dim() >= 3:
-            image = query @ key.transpose(-1, -2) if func in _ADDING_MATMULS else result.detach().clone()
+            image = query @ key.transpose(-1, -2) if func in _ADDING_MATMULS else result.detach()
             self.products[result] = Product(query, key, image, scaling)
 
     def _softmax(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: torch.Tensor) -> None:
@@ -240,7 +249,7 @@ class _Watch(TorchFunctionMode):
         product = self.products.get(scores) if isinstance(scores, torch.Tensor) else None
         if product is None or not isinstance(scores, torch.Tensor):
             return
-        softmax = Softmax(self.running[-1], product, scores.detach().clone(), result.detach())
+        softmax = Softmax(self.running[-1], product, scores.detach(), result.detach())
         self.found.append(softmax)
         self.softmaxes[result] = softmax
 
@@ -260,6 +269,11 @@ class _Watch(TorchFunctionMode):
             if product is not None and result.dim() >= 3:
                 self.products[result] = _changed(product, tensor, func, args, kwargs, result)
                 return
+
+
+def _changes_in_place(func: Callable[..., Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    return (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE
 
 
 def _changed(
@@ -320,7 +334,7 @@ def _to_record(found: Softmax, batch: int) -> Recorded:
         return Recorded(found.module, weights, value=value)
     products = query @ key.transpose(-1, -2)
     image = _with_heads(product.image, batch)
-    if image.shape != products.shape or not torch.allclose(image, products, atol=1e-4, rtol=1e-4):
+    if image.shape != products.shape or _far_apart(image, products):
         return Recorded(found.module, weights, value=value)
     rest = scores.float() - products.float() * product.scaling
     masked = rest < MASKED
@@ -337,6 +351,10 @@ def _to_record(found: Softmax, batch: int) -> Recorded:
         mask,
         None if float(bias.abs().max()) < small else bias,
     )
+
+
+def _far_apart(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return bool((first - second).abs_().max() > 1e-4 * (1 + second.abs().max()))
 
 
 def _with_heads(tensor: torch.Tensor, batch: int) -> torch.Tensor:

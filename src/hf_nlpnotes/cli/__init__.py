@@ -1,4 +1,4 @@
-"""The command line: `hf-nlpnotes demo`, `classify`, `answer`, `eval`, `convert-chinesebert`.
+"""The command line: `hf-nlpnotes demo`, `classify`, `answer`, `attention`, `eval`, `convert-chinesebert`.
 
 Exit codes: 0 done; 1 an error, told on stderr; 2 wrong usage; 130 interrupted; 141 the reader of the output went away
 (`| head`). Text and tables go to stdout, everything else to stderr.
@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from . import answer, classify, convert, demo, evaluate
+from . import answer, attention, classify, convert, demo, evaluate
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, classify, answer, evaluate, convert)
+_COMMANDS = (demo, classify, answer, attention, evaluate, convert)
 """Each has `add_parser`, in the order of the help."""
 
 _EPILOG = """\
@@ -26,6 +26,7 @@ examples:
   hf-nlpnotes classify --labels 体育,财经,科技 titles.txt
   cat reviews.txt | hf-nlpnotes classify --labels 好评,差评 --template '{text}总之是{label}。' --json -
   hf-nlpnotes answer --model MODEL --question '谁写了《红楼梦》？' article.txt
+  hf-nlpnotes attention MODEL '国足今晚出战' -o page.html
   hf-nlpnotes eval fewclue --data FewCLUE/datasets --tasks eprstmt tnews
   hf-nlpnotes convert-chinesebert ShannonAI/ChineseBERT-base ./chinesebert-base
 """
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="hf-nlpnotes",
         description=(
             "Chinese text techniques on transformers: classify text by a prompt, answer questions about a text,"
-            " convert checkpoints."
+            " show attention, convert checkpoints."
         ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -81,7 +81,12 @@ function drawMatrix(painter, x, y, side) {
   painter.image(picture, x, y, width, height);
   for (const [x1, y1, x2, y2] of [[x, y, x + width, y], [x, y + height, x + width, y + height], [x, y, x, y + height],
     [x + width, y, x + width, y + height]]) painter.line(x1, y1, x2, y2, ink('faint'), 1, 1);
-  const letters = Math.max(size, 11), name = (sequence, index) => [...shown(sequence.tokens[index])].slice(0, 9).join('');
+  // As much of a name as the margin holds: 9 letters, or 4 Chinese characters.
+  const letters = Math.max(size, 11), name = (sequence, index) => {
+    let left = 9, text = shown(sequence.tokens[index]);
+    const kept = [...text].filter(char => (left -= char > '\u2e80' ? 2 : 1) >= 0).join('');
+    return kept === text ? text : kept + '…';
+  };
   rows.forEach((row, a) => {
     if (size >= 8 || row === i)
       painter.text(name(layer.rows, row), x - 6, y + (a + 0.5) * down, letters, 'right', ink(row === i ? 'accent' : 'ink'));

@@ -31,6 +31,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bloom": {"vocab_size": 400, "hidden_size": 32, "n_layer": 2, "n_head": 4},
     "mpnet": ENCODER,
     "xlnet": {"vocab_size": 400, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 32},
+    "xglm": {"vocab_size": 400, "d_model": 32, "ffn_dim": 32, "num_layers": 2, "attention_heads": 4},
     "t5": PAIRS | {"d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 4},
     "bart": PAIRS
     | {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in

@@ -14,7 +14,7 @@ from hf_nlpnotes.attention.capture import record_attention
 from hf_nlpnotes.attention.interface import attention_implementation, observed
 
 FAMILIES = ["bert", "roberta", "electra", "albert", "distilbert", "modernbert", "deberta-v2", "gpt2", "qwen2", "llama"]
-OTHERS = ["gemma2", "gpt_oss", "bloom", "mpnet", "xlnet"]
+OTHERS = ["gemma2", "gpt_oss", "bloom", "mpnet", "xlnet", "xglm"]
 TEXT, PAIR = "国足今晚出战", "我喜欢猫"
 
 
@@ -93,6 +93,15 @@ def test_grouped_keys_are_repeated_for_every_query(make_model: Any) -> None:
     np.testing.assert_array_equal(layer.key[0], layer.key[1])
     np.testing.assert_array_equal(layer.value[2], layer.value[3])
     assert np.abs(layer.key[1] - layer.key[2]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("model_type", "scaling"),
+    [("bert", 8**-0.5), ("t5", 1.0), ("mpnet", 8**-0.5), ("xlnet", 8**-0.5), ("bloom", 8**-0.5)],
+)
+def test_scaling_is_the_model_s(make_model: Any, model_type: str, scaling: float) -> None:
+    """MPNet divides its scores, XLNet multiplies them behind its position terms, BLOOM scales within the product."""
+    assert capture_inputs(make_model(model_type), ids_of())[0].scaling == pytest.approx(scaling)
 
 
 def test_sinks_and_softcap_are_recorded(make_model: Any) -> None:
@@ -190,8 +199,10 @@ class TestNothingIsLeftChanged:
         assert model.decoder.config._attn_implementation == "sdpa"
 
 
-def test_a_batch_is_recorded_whole(make_model: Any) -> None:
-    model = make_model("mpnet")  # through the fallback, where heads and inputs could be mixed up
+@pytest.mark.parametrize("model_type", ["mpnet", "xglm"])
+def test_a_batch_is_recorded_whole(make_model: Any, model_type: str) -> None:
+    """Through the fallback, where heads and inputs could be mixed up: XGLM folds them into one dimension."""
+    model = make_model(model_type)
     ids = torch.randint(5, 300, (3, 7), generator=torch.Generator().manual_seed(1))
     records = record_attention(model, {"input_ids": ids})
     with attention_implementation(model, "eager"), torch.no_grad():

@@ -17,12 +17,6 @@ class Layer {
     this.shifts = bytes.subarray(0, count);
     this.ranks = bytes.subarray(count, 2 * count);
     this.codes = bytes.subarray(2 * count);
-    // The largest weight of each head, to which its colours are fitted.
-    this.largest = Array.from({length: this.heads}, (_, h) => {
-      let largest = 0;
-      for (let i = 0; i < this.n; i++) for (let j = 0; j < this.m; j++) largest = Math.max(largest, this.weight(h, i, j));
-      return largest || 1;
-    });
     if (this.vectors) {
       const raw = await unpack(this.vectors), vectors = this.heads * (this.n + this.m), size = vectors * this.vectors.dim;
       this.products = new Float32Array(raw.buffer, 0, count);
@@ -36,6 +30,20 @@ class Layer {
   weight(h, i, j) {
     const row = h * this.n + i;
     return this.codes[(h * this.m + j) * this.n + i] / (255 << this.shifts[row]);
+  }
+
+  // All weights of a head, row after row, and the largest of them, to which colours are fitted.
+  plane(h) {
+    const {n, m, codes} = this, weights = new Float32Array(n * m);
+    let largest = 0;
+    for (let i = 0; i < n; i++) {
+      const step = 1 / (255 << this.shifts[h * n + i]);
+      for (let j = 0, at = h * m * n + i; j < m; j++, at += n) {
+        const weight = weights[i * m + j] = codes[at] * step;
+        if (weight > largest) largest = weight;
+      }
+    }
+    return {weights, largest: largest || 1};
   }
 
   // Place of the largest weight among the keys `shown`; the true one where several look alike in 8 bits.

@@ -1,16 +1,20 @@
 // The pictures. Each draws into the box (x, y, width, height) of a painter.
 
-// Weights as one point each, `c` points wide and high for each head, by the largest weight that falls on a point.
-function thumbnail(layer, h, c, colours, pixels, left, top, stride) {
-  for (let y = 0; y < c; y++)
-    for (let x = 0; x < c; x++) {
+// A head's weights on `c` by `c` points, each the largest that falls on it.
+function thumbnail(layer, h, c, colours) {
+  const {n, m} = layer, {weights, largest} = layer.plane(h), image = new ImageData(c, c);
+  const bounds = size => Array.from({length: c}, (_, at) => [at * size / c | 0, Math.max((at * size / c | 0) + 1, Math.ceil((at + 1) * size / c))]);
+  const rows = bounds(n), columns = bounds(m);
+  for (let y = 0, to = 0; y < c; y++)
+    for (let x = 0; x < c; x++, to += 4) {
       let weight = 0;
-      const i1 = Math.max((y * layer.n / c | 0) + 1, Math.ceil((y + 1) * layer.n / c));
-      const j1 = Math.max((x * layer.m / c | 0) + 1, Math.ceil((x + 1) * layer.m / c));
-      for (let i = y * layer.n / c | 0; i < i1; i++)
-        for (let j = x * layer.m / c | 0; j < j1; j++) weight = Math.max(weight, layer.weight(h, i, j));
-      pixels.set([...colours[shade(weight, layer.largest[h])], 255], ((top + y) * stride + left + x) * 4);
+      for (let i = rows[y][0]; i < rows[y][1]; i++)
+        for (let j = columns[x][0]; j < columns[x][1]; j++) weight = Math.max(weight, weights[i * m + j]);
+      const colour = colours[shade(weight, largest)];
+      for (let k = 0; k < 3; k++) image.data[to + k] = colour[k];
+      image.data[to + 3] = 255;
     }
+  return image;
 }
 
 // All heads: layers downwards, heads to the right; cells of `cell` points with a gap of 2.
@@ -31,9 +35,7 @@ function drawHeads(canvas, cell, statistic) {
         painter.rect(x, y, cell, cell, `rgb(${colours[t]})`);
         if (cell >= 26) painter.text(value.toPrecision(2), x + cell / 2, y + cell / 2, 10, 'center', t < 128 ? ink('ink') : ink('paper'));
       } else {
-        const image = new ImageData(c, c);
-        thumbnail(layer, h, c, colours, image.data, 0, 0, c);
-        painter.pen.putImageData(image, Math.round(x * ratio), Math.round(y * ratio));
+        painter.pen.putImageData(thumbnail(layer, h, c, colours), Math.round(x * ratio), Math.round(y * ratio));
       }
     }
   });
@@ -50,30 +52,29 @@ function label(painter, sequence, index, x, y, align, chosen) {
 function drawLinks(painter, x, y, width, step) {
   const {layer, h, i, rows, columns} = now;
   const centre = place => y + (place + 0.5) * step, blue = ink('accent'), grey = ink('faint');
-  const own = Math.max(...columns.map(j => layer.weight(h, i, j)), 1e-9);
+  const least = Math.max(threshold(), 1e-9), own = Math.max(...columns.map(j => layer.weight(h, i, j)), 1e-9);
   for (const strong of [false, true])
     rows.forEach((row, from) => {
       if ((row === i) !== strong) return;
       columns.forEach((column, to) => {
         const weight = layer.weight(h, row, column);
-        if (weight <= 0 || weight < threshold()) return;
+        if (weight < least) return;
         if (strong) painter.line(x, centre(from), x + width, centre(to), blue, 0.7 + 4 * weight, 0.15 + 0.85 * weight / own);
         else painter.line(x, centre(from), x + width, centre(to), grey, 1, 0.05 + 0.6 * weight);
       });
     });
 }
 
-// The weights of one head as a picture: queries downwards, keys to the right. Returns its box and steps.
+// The weights of one head as a picture: queries downwards, keys to the right. Returns the height of a row and the largest weight.
 function drawMatrix(painter, x, y, side) {
   const {layer, h, i, rows, columns} = now, colours = ramp(), picture = document.createElement('canvas');
   const width = rows.length < columns.length ? side : side * columns.length / rows.length;
   const height = rows.length < columns.length ? side * rows.length / columns.length : side;
   picture.width = columns.length;
   picture.height = rows.length;
-  const image = new ImageData(columns.length, rows.length);
+  const image = new ImageData(columns.length, rows.length), {weights, largest} = layer.plane(h), least = threshold();
   rows.forEach((row, a) => columns.forEach((column, b) => {
-    const weight = layer.weight(h, row, column);
-    const colour = weight < threshold() ? colours[0] : colours[shade(weight, layer.largest[h])];
+    const weight = weights[row * layer.m + column], colour = colours[weight < least ? 0 : shade(weight, largest)];
     image.data.set([...colour, 255], (a * columns.length + b) * 4);
   }));
   picture.getContext('2d').putImageData(image, 0, 0);
@@ -98,7 +99,7 @@ function drawMatrix(painter, x, y, side) {
   });
   const chosen = rows.indexOf(i);
   for (const edge of [chosen, chosen + 1]) painter.line(x, y + edge * down, x + width, y + edge * down, ink('accent'), 1, 1);
-  return {down, across};
+  return {down, largest};
 }
 
 // Query and keys, element by element: bars upwards are positive, downwards negative.

@@ -129,8 +129,8 @@ function paint(begin, names) {
   if (now.view === 'matrix') {
     const margin = 76, side = Math.max(150, Math.min(room - margin - 12, innerHeight * 0.75 - margin));
     const painter = begin(Math.ceil(margin + side + 12), Math.ceil(margin + side + 12));
-    Object.assign(now, drawMatrix(painter, margin, margin, side), {left: margin, top: margin});
-    return `Largest weight: ${two(layer.largest[now.h])}. Click on a row to choose its token.`;
+    Object.assign(now, drawMatrix(painter, margin, margin, side), {top: margin});
+    return `Largest weight: ${two(now.largest)}. Click on a row to choose its token.`;
   }
   const head = now.view === 'neuron' && layer.vectors ? step + 24 : 0, beside = names ? 110 : 0;
   root.style.setProperty('--top', head + 'px');

@@ -1,16 +1,17 @@
 """Configuration of a token classifier with a conditional random field."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
+
+from hf_nlpnotes.models.around_encoder import AroundEncoderConfig
 
 _PARTS = ("transitions", "start", "end")
 
 
 @strict
-class CrfConfig(PreTrainedConfig):
+class CrfConfig(AroundEncoderConfig):
     r"""Configuration of an encoder with a token classifier and a conditional random field on it.
 
     Args:
@@ -49,9 +50,7 @@ class CrfConfig(PreTrainedConfig):
     """
 
     model_type = "crf"
-    sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig}
 
-    text_config: dict | PreTrainedConfig | None = None
     tagging_scheme: str | None = None
     tagging_units: str | None = None
     text_classes: list[str] | None = None
@@ -60,16 +59,6 @@ class CrfConfig(PreTrainedConfig):
     crf_algorithm: str = "auto"
 
     def __post_init__(self, **kwargs: Any) -> None:
-        given = self.text_config
-        if given is None:
-            given = {"model_type": "bert"}
-        elif isinstance(given, PreTrainedConfig):
-            # A live one would lose its attention below, which is set for all parts; and is not ours to change.
-            kwargs.setdefault("attn_implementation", given._attn_implementation)
-            given = given.to_dict()
-        if "model_type" not in given:
-            raise ValueError("text_config has no model_type: give the configuration of an encoder as a whole")
-        self.text_config = AutoConfig.for_model(**given)
         if not 0 <= self.classifier_dropout < 1:
             raise ValueError(f"classifier_dropout must lie in [0, 1), got {self.classifier_dropout!r}")
         if self.text_classes is not None and len(set(self.text_classes)) < max(2, len(self.text_classes)):
@@ -78,11 +67,6 @@ class CrfConfig(PreTrainedConfig):
         if self.constraints is not None:
             assert self.num_labels is not None  # the number of names in id2label, which always has some
             self.constraints = _as_strings(self.constraints, self.num_labels)
-
-    @property
-    def encoder(self) -> Any:
-        """Configuration of the encoder."""
-        return self.text_config
 
     @property
     def allowed_transitions(self) -> tuple[list[list[bool]], list[bool], list[bool]] | None:
@@ -96,28 +80,6 @@ class CrfConfig(PreTrainedConfig):
     def feature_size(self) -> int:
         """Size of the vectors that the classifier reads."""
         return int(getattr(self.encoder, "feature_size", self.encoder.hidden_size))
-
-    # Those of the encoder, for what looks them up here.
-
-    @property
-    def hidden_size(self) -> int:
-        """Size of one hidden state."""
-        return int(self.encoder.hidden_size)
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """Layers of the encoder, without the embeddings."""
-        return int(self.encoder.num_hidden_layers)
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens that the encoder knows."""
-        return int(self.encoder.vocab_size)
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """Positions that the encoder knows, where it counts them."""
-        return int(self.encoder.max_position_embeddings)
 
 
 def _as_strings(constraints: Any, num_labels: int) -> dict[str, Any]:

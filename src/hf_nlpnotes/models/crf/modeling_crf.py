@@ -10,71 +10,25 @@ best tags come from `decode`.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils.generic import can_return_tuple
 
 from hf_nlpnotes.layers.crf import IGNORED, ConditionalRandomField
+from hf_nlpnotes.models.around_encoder import (
+    AroundEncoderPreTrainedModel,
+    build_encoder,
+    load_encoder,
+    names_encoder_inputs,
+)
 
 from .configuration_crf import CrfConfig
-
-# What an encoder's forward takes and no data set brings.
-_NO_COLUMNS = {"self", "past_key_values", "use_cache", "return_dict", "output_attentions", "output_hidden_states"}
-
-_signatures: dict[Any, Any] = {}
-
-
-class names_encoder_inputs:  # noqa: N801 -- a decorator
-    """Decorate a `forward`: looked up on a model, its signature also names the inputs of the model's encoder.
-
-    The Trainer drops every column of a data set that the signature does not name, and which these are depends on the
-    encoder: `pinyin_ids`, `bbox`, `langs`, …
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.__doc__ = function.__doc__
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if instance is None:
-            return self.function
-        encoder = instance._modules.get("encoder")
-        if encoder is None or torch.compiler.is_compiling():  # nobody looks at a signature there
-            return self.function.__get__(instance, owner)
-        # What a selection of layers takes is named by the encoder inside of it.
-        key = (type(encoder), type(getattr(encoder, "encoder", None)))
-        if key not in _signatures:
-            _signatures[key] = _with_inputs_of(self.function, encoder)
-        return MethodType(_signatures[key], instance)
-
-
-def _with_inputs_of(function: Any, encoder: nn.Module) -> Any:
-    signature = inspect.signature(function)
-    own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
-    rest = [parameter for parameter in signature.parameters.values() if parameter.kind == parameter.VAR_KEYWORD]
-    theirs = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
-        for name, parameter in inspect.signature(encoder.forward).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and name not in _NO_COLUMNS
-        and name not in signature.parameters
-    ]
-    copy = FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    copy.__signature__ = signature.replace(parameters=[*own, *theirs, *rest])  # type: ignore[attr-defined]
-    return copy
 
 
 @dataclass
@@ -137,43 +91,24 @@ class CrfClassifier(nn.Module):
         return loss
 
 
-class CrfForTokenClassification(PreTrainedModel):
+class CrfForTokenClassification(AroundEncoderPreTrainedModel):
     """Any encoder, a linear classifier on each token, and a conditional random field on the sequence of tags."""
 
     config_class = CrfConfig
     config: CrfConfig
     base_model_prefix = "encoder"
-    supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
-    # The encoder says what it supports when it is built.
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
 
     def __init__(self, config: CrfConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         assert config.num_labels is not None
         self.num_labels = config.num_labels
         if encoder is None:
-            encoder = AutoModel.from_config(config.encoder, **_without_pooler(config.encoder))
+            encoder = build_encoder(config)
         config.text_config = encoder.config  # one object: the attention set and the vocabulary resized are of both
         self.encoder = encoder
         self.classifier = CrfClassifier(config)
         self.post_init()
-
-    def post_init(self) -> None:
-        """Finish the construction."""
-        super().post_init()
-        # Encoders list their own names; DistributedDataParallel asks the outermost module.
-        ignored = [
-            f"{prefix}.{name}"
-            for prefix, module in self.named_modules()
-            if prefix
-            for name in getattr(module, "_ddp_params_and_buffers_to_ignore", ())
-        ]
-        if ignored:
-            self._ddp_params_and_buffers_to_ignore = sorted(set(ignored))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -215,7 +150,7 @@ class CrfForTokenClassification(PreTrainedModel):
         Raises:
             ValueError: as of `CrfConfig`, and for an encoder-decoder.
         """
-        encoder = _load_encoder(pretrained_model_name_or_path, **kwargs)
+        encoder = load_encoder(pretrained_model_name_or_path, cls, **kwargs)
         labels: dict[str, Any] = {"num_labels": num_labels, "id2label": id2label, "label2id": label2id}
         config = CrfConfig(
             text_config=encoder.config,
@@ -238,17 +173,11 @@ class CrfForTokenClassification(PreTrainedModel):
         found: ConditionalRandomField = self.classifier.crf
         return found
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the encoder's embedding of tokens."""
-        return self.encoder.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Set the encoder's embedding of tokens."""
-        self.encoder.set_input_embeddings(value)
-
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Resize the encoder's vocabulary, in the encoder's own way (ChineseBERT's tables of glyphs grow too)."""
-        return self.encoder.resize_token_embeddings(*args, **kwargs)
+    @property
+    def encoder_model(self) -> PreTrainedModel:
+        """The encoder."""
+        encoder: PreTrainedModel = self.encoder
+        return encoder
 
     @names_encoder_inputs
     @can_return_tuple
@@ -346,29 +275,6 @@ def _count(
         return (labels != IGNORED).sum().clamp(min=1).to(loss.device)
     assert text_classes is not None
     return len(text_classes)
-
-
-def _load_encoder(pretrained_model_name_or_path: Any, **kwargs: Any) -> PreTrainedModel:
-    config, kwargs = AutoConfig.from_pretrained(pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs)
-    if isinstance(config, CrfConfig):
-        return CrfForTokenClassification.from_pretrained(
-            pretrained_model_name_or_path, config=config, **kwargs
-        ).encoder
-    if config.is_encoder_decoder:
-        raise ValueError(
-            f"{pretrained_model_name_or_path} is a {config.model_type}, an encoder-decoder: tokens are classified by"
-            " an encoder alone"
-        )
-    kwargs = {**_without_pooler(config), **kwargs}
-    return AutoModel.from_pretrained(pretrained_model_name_or_path, config=config, **kwargs)
-
-
-def _without_pooler(config: Any) -> dict[str, bool]:
-    """The argument that leaves out a pooler, which the classifier does not read, where the encoder's class has it."""
-    known: Any = MODEL_MAPPING.get(type(config), ())
-    classes = known if isinstance(known, tuple) else (known,)
-    has_it = [("add_pooling_layer" in inspect.signature(one.__init__).parameters) for one in classes]
-    return {"add_pooling_layer": False} if has_it and all(has_it) else {}
 
 
 __all__ = ["CrfForTokenClassification", "CrfTokenClassifierOutput"]

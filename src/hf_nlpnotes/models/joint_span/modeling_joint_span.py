@@ -18,8 +18,8 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from hf_nlpnotes.layers.span_pairs import SpanPairs, span_loss, span_scores
+from hf_nlpnotes.models.around_encoder import names_encoder_inputs
 from hf_nlpnotes.models.layer_selection import LayerSelectionModel, LayerSelectionPreTrainedModel
-from hf_nlpnotes.models.layer_selection.signature_layer_selection import names_encoder_inputs
 
 from .configuration_joint_span import JointSpanConfig
 

@@ -1,15 +1,15 @@
 """Configuration of a model that reads chosen layers of an encoder."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
 
 from hf_nlpnotes.layers.layer_selection import LayerSelection
+from hf_nlpnotes.models.around_encoder import AroundEncoderConfig
 
 
 @strict
-class LayerSelectionConfig(PreTrainedConfig):
+class LayerSelectionConfig(AroundEncoderConfig):
     r"""Configuration of an encoder with a selection of its layers.
 
     Args:
@@ -44,9 +44,7 @@ class LayerSelectionConfig(PreTrainedConfig):
     """
 
     model_type = "layer_selection"
-    sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig}
 
-    text_config: dict | PreTrainedConfig | None = None
     selection: str = "mix"
     mix_layer_norm: bool = False
     mix_dropout: float | int = 0.0
@@ -54,34 +52,13 @@ class LayerSelectionConfig(PreTrainedConfig):
     classifier_dropout: float | int = 0.1
 
     def __post_init__(self, **kwargs: Any) -> None:
-        given = self.text_config
-        if given is None:
-            given = {"model_type": "bert"}
-        elif isinstance(given, PreTrainedConfig):
-            # A live one would lose its attention below, which is set for all parts; and is not ours to change.
-            kwargs.setdefault("attn_implementation", given._attn_implementation)
-            given = given.to_dict()
-        if "model_type" not in given:
-            raise ValueError("text_config has no model_type: give the configuration of an encoder as a whole")
-        encoder = AutoConfig.for_model(**given)
-        if encoder.is_encoder_decoder:
-            raise ValueError(
-                f"text_config is of a {encoder.model_type}, an encoder-decoder: layers are selected from an encoder "
-                "alone"
-            )
-        self.text_config = encoder
         for name in ("mix_dropout", "classifier_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}")
         selection = LayerSelection.parse(self.selection)
-        selection.indices(encoder.num_hidden_layers)  # says which layers there are
         self.selection = str(selection)
         super().__post_init__(**kwargs)
-
-    @property
-    def encoder(self) -> Any:
-        """Configuration of the encoder."""
-        return self.text_config
+        selection.indices(self.num_hidden_layers)  # says which layers there are
 
     @property
     def layer_selection(self) -> LayerSelection:
@@ -93,28 +70,6 @@ class LayerSelectionConfig(PreTrainedConfig):
         """Size of the vectors that the heads read."""
         size: int = self.hidden_size * self.layer_selection.width(self.num_hidden_layers)
         return size
-
-    # Those of the encoder, for what looks them up here.
-
-    @property
-    def hidden_size(self) -> int:
-        """Size of one hidden state."""
-        return int(self.encoder.hidden_size)
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """Layers of the encoder, without the embeddings."""
-        return int(self.encoder.num_hidden_layers)
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens that the encoder knows."""
-        return int(self.encoder.vocab_size)
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """Positions that the encoder knows, where it counts them."""
-        return int(self.encoder.max_position_embeddings)
 
 
 __all__ = ["LayerSelectionConfig"]

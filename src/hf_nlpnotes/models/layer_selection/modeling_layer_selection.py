@@ -9,12 +9,11 @@ truth and no optimizer or gradient bucket waits for them.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.loss.loss_utils import fixed_cross_entropy
 from transformers.modeling_outputs import (
@@ -23,42 +22,27 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils.generic import can_return_tuple
 
 from hf_nlpnotes.layers.layer_accumulation import encoder_stack, run_selected, watch_layers
 from hf_nlpnotes.layers.layer_discovery import layer_groups, layer_stacks
 from hf_nlpnotes.layers.scalar_mix import ScalarMix
+from hf_nlpnotes.models.around_encoder import (
+    AroundEncoderPreTrainedModel,
+    build_encoder,
+    load_encoder,
+    names_encoder_inputs,
+)
 
 from .configuration_layer_selection import LayerSelectionConfig
-from .signature_layer_selection import names_encoder_inputs
 
 
-class LayerSelectionPreTrainedModel(PreTrainedModel):
+class LayerSelectionPreTrainedModel(AroundEncoderPreTrainedModel):
     """Loading, initialisation and the encoder, for all models here."""
 
     config_class = LayerSelectionConfig
     config: LayerSelectionConfig
     base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    # The encoder says what it supports when it is built.
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-
-    def post_init(self) -> None:
-        """Finish the construction."""
-        super().post_init()
-        # Encoders list their own names; DistributedDataParallel asks the outermost module.
-        ignored = [
-            f"{prefix}.{name}"
-            for prefix, module in self.named_modules()
-            if prefix
-            for name in getattr(module, "_ddp_params_and_buffers_to_ignore", ())
-        ]
-        if ignored:
-            self._ddp_params_and_buffers_to_ignore = sorted(set(ignored))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -111,7 +95,8 @@ class LayerSelectionPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: as of `LayerSelectionConfig`, and where the encoder's layers cannot be told.
         """
-        encoder = _load_encoder(pretrained_model_name_or_path, **kwargs)
+        encoder = load_encoder(pretrained_model_name_or_path, LayerSelectionModel, **kwargs)
+        encoder.requires_grad_(True)  # a checkpoint's own selection may have been lower
         labels: dict[str, Any] = {
             "num_labels": num_labels,
             "id2label": id2label,
@@ -131,18 +116,6 @@ class LayerSelectionPreTrainedModel(PreTrainedModel):
         model: nn.Module = cls(config, encoder=encoder)
         return model.to(device=encoder.device, dtype=encoder.dtype).eval()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the encoder's embedding of tokens."""
-        return self.encoder_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Set the encoder's embedding of tokens."""
-        self.encoder_model.set_input_embeddings(value)
-
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Resize the encoder's vocabulary, in the encoder's own way (ChineseBERT's tables of glyphs grow too)."""
-        return self.encoder_model.resize_token_embeddings(*args, **kwargs)
-
 
 class LayerSelectionModel(LayerSelectionPreTrainedModel):
     """An encoder whose last hidden state is a selection of its layers.
@@ -156,7 +129,7 @@ class LayerSelectionModel(LayerSelectionPreTrainedModel):
         super().__init__(config)
         self.selection = config.layer_selection
         if encoder is None:
-            encoder = AutoModel.from_config(config.encoder, **_without_pooler(config.encoder))
+            encoder = build_encoder(config)
         config.text_config = encoder.config  # one object: the attention set and the vocabulary resized are of both
         self.encoder = encoder
         indices = self.selection.indices(config.num_hidden_layers)
@@ -379,32 +352,6 @@ class LayerSelectionForQuestionAnswering(LayerSelectionPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-
-# ------------------------------------------------------------------------------------------------------------ encoder
-
-
-def _load_encoder(pretrained_model_name_or_path: Any, **kwargs: Any) -> PreTrainedModel:
-    config, kwargs = AutoConfig.from_pretrained(pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs)
-    if isinstance(config, LayerSelectionConfig):
-        loaded = LayerSelectionModel.from_pretrained(pretrained_model_name_or_path, config=config, **kwargs)
-        loaded.encoder.requires_grad_(True)  # the next selection may reach higher
-        return loaded.encoder
-    if config.is_encoder_decoder:
-        raise ValueError(
-            f"{pretrained_model_name_or_path} is a {config.model_type}, an encoder-decoder: layers are selected from "
-            "an encoder alone"
-        )
-    kwargs = {**_without_pooler(config), **kwargs}
-    return AutoModel.from_pretrained(pretrained_model_name_or_path, config=config, **kwargs)
-
-
-def _without_pooler(config: Any) -> dict[str, bool]:
-    """The argument that leaves out a pooler, which no head here reads, where the encoder's class has it."""
-    known: Any = MODEL_MAPPING.get(type(config), ())
-    classes = known if isinstance(known, tuple) else (known,)
-    has_it = [("add_pooling_layer" in inspect.signature(one.__init__).parameters) for one in classes]
-    return {"add_pooling_layer": False} if has_it and all(has_it) else {}
 
 
 # -------------------------------------------------------------------------------------------------------------- heads

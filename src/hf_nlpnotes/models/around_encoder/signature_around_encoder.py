@@ -31,20 +31,28 @@ class names_encoder_inputs:  # noqa: N801 -- a decorator
             return self.function
         if torch.compiler.is_compiling():  # nobody looks at a signature there
             return self.function.__get__(instance, owner)
-        encoder: Any = getattr(getattr(instance, "base_model", None), "encoder", None)
-        if encoder is None:  # under construction
+        try:
+            encoder = instance.encoder_model
+        except AttributeError:  # under construction
             return MethodType(self.function, instance)
-        return MethodType(_with_inputs_of(self.function, encoder.__class__), instance)
+        # What a model around an encoder takes is named by the encoder inside of it.
+        key = (self.function, type(encoder), type(getattr(encoder, "encoder", None)))
+        if key not in _FUNCTIONS:
+            _FUNCTIONS[key] = _with_inputs_of(self.function, encoder)
+        return MethodType(_FUNCTIONS[key], instance)
 
 
-@functools.lru_cache(maxsize=64)
-def _with_inputs_of(function: Any, encoder_class: Any) -> Any:
+_FUNCTIONS: dict[Any, Any] = {}
+"""Function and classes of the encoder → the function with the signature."""
+
+
+def _with_inputs_of(function: Any, encoder: Any) -> Any:
     signature = inspect.signature(function)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
     rest = [parameter for parameter in signature.parameters.values() if parameter.kind == parameter.VAR_KEYWORD]
     theirs = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
-        for name, parameter in inspect.signature(encoder_class.forward).parameters.items()
+        for name, parameter in inspect.signature(encoder.forward).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         and name not in _NO_COLUMNS
         and name not in signature.parameters

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_nlpnotes.attention import AttentionMaps, capture_attention, capture_inputs
@@ -155,6 +156,14 @@ def test_a_model_with_a_head_and_padding(make_model: Any, tokenizer: PreTrainedT
     assert maps[0].mask.shape == (1, 9, 9)
     assert maps[0].weights[:, :, 6:].max() == 0
     assert maps.model == "BertForSequenceClassification"
+
+
+def test_a_model_inside_a_wrapper(make_model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """PEFT's forward names no inputs."""
+    model = make_model("bert")
+    wrapped = get_peft_model(make_model("bert"), LoraConfig(target_modules=["query"]))  # a new adapter adds zero
+    expected = capture_attention(model, tokenizer, TEXT)
+    np.testing.assert_allclose(capture_attention(wrapped, tokenizer, TEXT).weights(), expected.weights(), atol=1e-6)
 
 
 class TestNothingIsLeftChanged:

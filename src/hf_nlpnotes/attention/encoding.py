@@ -65,7 +65,9 @@ def encode(
 
 def accepted(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the inputs that the model's forward names, on its device. DistilBERT takes no `token_type_ids`."""
-    parameters = inspect.signature(model.forward).parameters
+    # A wrapper (PEFT, torch.compile) takes anything: what counts is the first forward that names an input.
+    every = (inspect.signature(module.forward).parameters for module in model.modules())
+    parameters: Mapping[str, Any] = next((names for names in every if any(name in names for name in inputs)), {})
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     return {name: value.to(device) for name, value in inputs.items() if name in parameters}
 

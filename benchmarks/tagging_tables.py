@@ -107,7 +107,7 @@ TASKS = {
         read_conllu,
         lambda _, test, tags, scheme: pos_tagging.score_pairs(test, tags, scheme).f1,
     ),
-    "weibo": Task("Weibo NER", "span F1", ("ner/weibo",), read_columns, spans),
+    "weibo": Task("Weibo NER", "span F1", ("ner/weibo",), read_columns, spans, train=450),
     "resume": Task("Resume NER", "span F1", ("ner/resume",), read_columns, spans),
     "cais": Task("CAIS slots", "span F1", ("slot_filling/cais",), read_utterances, spans, train=400, test=500),
     "up": Task(
@@ -116,6 +116,7 @@ TASKS = {
         ("srl/zh-up-dev.conllu",),
         partial(read_roles, form=2),
         lambda _, test, tags, scheme: semantic_roles.score(test, tags, scheme).f1,
+        train=500,
     ),
     "csl": Task("CSL keywords", "keyword F1", ("keywords/csl_dev.tsv",), read_keywords, keywords, train=80, test=80),
     "gsdsimp-words": Task(

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForTokenClassification, pipeline
 
+from hf_nlpnotes.tagging import tags_to_spans
+
 FOLDER = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -65,7 +67,7 @@ def test_entities_with_a_softmax_and_again_without_training(run, tmp_path):
         (tmp_path / f"{split}.bioes").write_text("\n".join(lines), encoding="utf-8")
     folder, few = tmp_path / "tagger", ["--data", tmp_path, "--crf", "false", "--max_length", 6, "--overlap", 3]
     printed = run("ner", *few, "--epochs", 30, "--learning_rate", 5e-3, "--output_dir", folder)
-    assert re.search(r"^ +ORG +1\.000 +1\.000 +1\.000 +1$", printed, re.MULTILINE)
+    assert re.search(r"^ +micro avg +1\.000 +1\.000 +1\.000 +3$", printed, re.MULTILINE)
     assert printed.splitlines()[-2:] == ["上海市  上海市/LOC", "国足在北京  国足/ORG 北京/LOC"]
     assert (
         type(AutoModelForTokenClassification.from_pretrained(folder)).__name__ == "ChineseBertForTokenClassification"
@@ -107,3 +109,25 @@ def test_keywords(run):
 def test_intents_need_the_model_with_a_crf(run):
     with pytest.raises(SystemExit, match="leave out --crf false"):
         run("slot_filling", "--limit", 20, "--crf", "false")
+
+
+@pytest.mark.parametrize("crf", [True, False])
+def test_what_is_scored_is_what_the_pipeline_finds(monkeypatch, tiny_chinesebert_folder, crf):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from _tagging_training import Tagger, TaggingOptions
+    from semantic_roles import built_in
+
+    options = TaggingOptions(
+        str(tiny_chinesebert_folder), crf=crf, epochs=3, head_learning_rate=0.1, max_length=14, overlap=5
+    )
+    tagger = Tagger(options, built_in(60, 0))
+    test = built_in(8, 1)
+    scored = [tags_to_spans(tags, tagger.scheme) for tags in tagger.tag(test)]
+    find = pipeline("sequence-tagging", model=tagger.model, tokenizer=tagger.tokenizer, view="arguments")
+    inputs = [{"text": "".join(sentence.tokens), "predicates": [sentence.predicate]} for sentence in test]
+    found = [
+        [(each["role"], each["start"], each["end"]) for each in frames[0]["arguments"]]
+        for frames in find(inputs, max_length=14, stride=5)
+    ]
+    assert found == scored
+    assert any(scored)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .capture import capture_attention
 from .maps import AttentionMaps
@@ -127,6 +127,7 @@ def show(
     display_mode: Theme = "auto",
     layer: int | None = None,
     head: int | None = None,
+    html_action: Literal["view", "return"] = "view",
 ) -> AttentionPage:
     """Return the neuron view of one or two sentences: bertviz's function of this name, for stock models.
 
@@ -142,6 +143,7 @@ def show(
         display_mode: "light", "dark", or "auto" for what the reader's system says.
         layer: Layer to show first; None for 0.
         head: Head to show first; None for 0.
+        html_action: Taken for bertviz's sake: the page is returned in any case, and shows itself in a notebook.
 
     Raises:
         TypeError: There is no model or no tokenizer.
@@ -149,6 +151,8 @@ def show(
     """
     if not isinstance(model_type, str):
         raise TypeError(f"model_type is {model_type!r}, expected a string: show(model, 'bert', tokenizer, text)")
+    if html_action not in ("view", "return"):
+        raise ValueError(f"html_action is {html_action!r}, expected 'view' or 'return'")
     maps = capture_attention(model, tokenizer, sentence_a, sentence_b)
     layer = counted("layer", layer or 0, len(maps))
     view: View = "neuron" if maps[layer].has_scores else "head"

@@ -67,7 +67,9 @@ def test_it_says_what_it_shows(page: Any, maps: AttentionMaps) -> None:
     check_state(state, maps)
     tokens = maps.tokens.tokens
     said = page.text("[role=status]")
-    assert said.startswith(f"layer 4 head 3: {tokens[1]} → {tokens[state['best']]} {state['a']:.2f}")
+    assert said == f"layer 4 head 3: {tokens[1]} → {tokens[state['best']]} {state['a']:.2f}"
+    product = float(page.text("#statistics dd").replace("−", "-"))
+    assert product == pytest.approx(state["qk"], rel=0.01)
     assert page.evaluate("document.querySelectorAll('[role=grid] [role=gridcell]').length") == 144
     assert page.evaluate("document.querySelectorAll('[role=listbox] [role=option]').length") == 128
     assert float(page.evaluate("document.querySelector('.hfn').dataset.ms")) > 0

@@ -128,6 +128,8 @@ def test_show_takes_what_bertviz_takes(tiny_chinesebert_folder: Path) -> None:
     assert "".join(sequence["tokens"]) == "[CLS]国足出战[SEP]球队[SEP]"
     assert sequence["segments"] == [None, 0, 0, 0, 0, None, 1, 1, None]
     assert sequence["pinyin"][1] == "guó"
+    with pytest.raises(ValueError, match="html_action is 'print'"):
+        show(model, "bert", tokenizer, "国足", html_action="print")  # type: ignore[arg-type]  # a user's mistake
     with pytest.raises(ValueError, match="layer 7"):
         show(model, "bert", tokenizer, "国足", layer=7)
     with pytest.raises(TypeError, match="model_type"):

@@ -4,7 +4,7 @@ for (let code = 35, digit = 0; digit < 85; code++)
   if (!'&<>\\'.includes(String.fromCharCode(code))) DIGITS[code] = digit++;
 
 async function unpack({data, size}) {
-  if (!self.DecompressionStream) throw Error('this browser is too old; Chrome 80, Firefox 113 and Safari 16.4 can');
+  if (!self.DecompressionStream) throw Error('this browser is too old; Chrome 87, Firefox 113 and Safari 16.4 can');
   const words = new DataView(new ArrayBuffer(data.length / 5 * 4));
   for (let at = 0, to = 0; at < data.length; to += 4) {
     let number = 0;

@@ -88,9 +88,9 @@ function show() {
   const {layer, l, h, i, best, a, qk} = now;
   root.dataset.view = now.view;
   root.dataset.state = JSON.stringify({l, h, i, a, best, qk});
-  const place = (layer.kind === 'encoder' ? '' : layer.kind + ' ') + `layer ${l} head ${h}`;
+  const place = (DATA.sequences.length > 1 ? layer.kind + ' ' : '') + `layer ${l} head ${h}`;
   byId('status').textContent = best === null ? `${place}: no tokens pass the filters`
-    : `${place}: ${shown(layer.rows.tokens[i])} → ${shown(layer.columns.tokens[best])} ${two(a)}` + (qk === null ? '' : ` (q·k ${two(qk)})`);
+    : `${place}: ${shown(layer.rows.tokens[i])} → ${shown(layer.columns.tokens[best])} ${two(a)}`;
   byId('layer').value = l;
   byId('head').replaceChildren(...Array.from({length: layer.heads}, (_, head) => new Option(head, head, false, head === h)));
   document.querySelector(`[value=${now.view}]`).checked = true;
@@ -116,9 +116,11 @@ function show() {
     item.lastChild.textContent = weight < 0.005 ? '' : two(weight);
   });
   byId('statistics').replaceChildren();
-  for (const {name, values} of DATA.statistics) {
+  const facts = DATA.statistics.map(({name, values}) => [name, values[l][h]]);
+  if (qk !== null) facts.unshift([`scaled q·k, ${shown(layer.rows.tokens[i])} → ${shown(layer.columns.tokens[best])}`, qk]);
+  for (const [name, value] of facts) {
     make(byId('statistics'), 'dt', {}, name);
-    make(byId('statistics'), 'dd', {}, values[l][h] === null ? '–' : values[l][h].toPrecision(3));
+    make(byId('statistics'), 'dd', {}, value === null ? '–' : value.toPrecision(3).replace('-', '−'));
   }
   draw();
 }
@@ -235,7 +237,7 @@ function listen() {
 
 function writeControls() {
   layers.forEach((layer, l) => {
-    byId('layer').append(new Option(layer.kind === 'encoder' || DATA.sequences.length === 1 ? l : `${l} (${layer.kind})`, l));
+    byId('layer').append(new Option(DATA.sequences.length === 1 ? l : `${l} (${layer.kind})`, l));
     const row = make(byId('grid'), 'div', {role: 'row'});
     make(row, 'span', {class: 'number', role: 'rowheader'}, l);
     for (let h = 0; h < layer.heads; h++) {

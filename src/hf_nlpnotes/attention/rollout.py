@@ -64,10 +64,12 @@ def attention_flow(
         ValueError: As in `attention_rollout`; or there is no such layer or position.
     """
     try:
-        from scipy.sparse import csr_array  # type: ignore[import-untyped]  # SciPy has no annotations
-        from scipy.sparse.csgraph import maximum_flow  # type: ignore[import-untyped]  # as above
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import maximum_flow
     except ImportError as error:
-        raise ImportError("attention_flow needs SciPy: pip install scipy. Rollout does without") from error
+        raise ImportError(
+            'attention_flow needs SciPy, which attention_rollout does without: pip install "hf-nlpnotes[plots]"'
+        ) from error
     if not -len(maps) <= layer < len(maps):
         raise ValueError(f"layer {layer}: there are {len(maps)} layers, 0 to {len(maps) - 1}")
     steps = mixed_layers(maps, residual=residual)[: layer % len(maps) + 1]

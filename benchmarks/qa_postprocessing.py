@@ -7,10 +7,13 @@
     qa_v4_top12    the 12 best, as v4's pipeline asks for to give one
 
 Over all questions of CMRC2018 dev and SQuAD 2.0 dev, in windows of 384 tokens that share 128; a name ends in the data
-set's. Features are a list of dicts with a pair or None for each token, as the script has them. Logits are drawn by a
-seed: normal with a deviation of 3 in the context, some 12 below outside, as trained models have them; the first
-token's are drawn as the context's, times 1.5. `--logits anywhere` draws all alike. Everything is compared before it is
-timed: answers, n-best lists and probabilities bit for bit, v4's spans one by one.
+set's. Features are a list of dicts with a pair or None for each token, as the script has them. Everything is compared
+before it is timed: answers, n-best lists and probabilities bit for bit, v4's spans one by one.
+
+Logits are drawn by a seed, no model is run. They look like a trained model's: low in the context, lower outside, with
+a few peaks of starts and of ends near after them; in three windows of ten the peaks are low and the first token's
+logits high, as in a window without the answer. `--logits context` draws without peaks, normal with a deviation of 3 in
+the context and some 12 below outside; `--logits anywhere` draws all alike.
 
     python benchmarks/qa_postprocessing.py --data FOLDER --english-vocabulary vocab.txt
         --script utils_qa.py --v4 transformers-4.57/pipelines/question_answering.py
@@ -58,7 +61,7 @@ def main() -> int:
     add_options(options)
     options.add_argument("--script", help="utils_qa.py of transformers' examples")
     options.add_argument("--v4", help="pipelines/question_answering.py of transformers 4")
-    options.add_argument("--logits", choices=["context", "anywhere"], default="context")
+    options.add_argument("--logits", choices=["trained", "context", "anywhere"], default="trained")
     args = options.parse_args()
     for name, path in (("--script", args.script), ("--v4", args.v4)):
         if not path or not Path(path).is_file():
@@ -85,7 +88,7 @@ def of_a_data_set(questions: Questions, script: Callable[..., Any], args: argpar
     logits = draw(arrays["offset_mapping"][..., 0] >= 0, args.logits)
     table = datasets.Dataset.from_dict(
         {
-            "input_ids": arrays["input_ids"],
+            **{name: arrays[name] for name in ("input_ids", "token_type_ids", "attention_mask")},
             "example_id": arrays["example_id"],
             "offset_mapping": [[list(pair) if pair else None for pair in row] for row in offsets],
         }
@@ -135,8 +138,8 @@ def of_v4(v4: Callable[..., Any], args: argparse.Namespace, windows: int = 512) 
     """Ratios to v4's decoding of windows one by one."""
     rng = np.random.default_rng(0)
     p_mask = np.ones((windows, WIDTH), dtype=np.int64)
-    for row, first in zip(p_mask, rng.integers(10, 40, windows), strict=True):
-        row[first:-1] = 0
+    for mask, first in zip(p_mask, rng.integers(10, 40, windows), strict=True):
+        mask[first:-1] = 0
     p_mask[:, 0] = 0
     attention = np.ones_like(p_mask)
     start, end = (3 * rng.standard_normal((2, windows, WIDTH))).astype(np.float32)
@@ -166,13 +169,35 @@ def of_v4(v4: Callable[..., Any], args: argparse.Namespace, windows: int = 512) 
 
 def draw(inside: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Start and end logits, (windows, width) float32."""
-    sides = []
-    for values in 3 * np.random.default_rng(0).standard_normal((2, *inside.shape)):
-        logits = values if where == "anywhere" else np.where(inside, values, values / 3 - 12)
-        if where == "context":
-            logits[:, 0] = 1.5 * values[:, 0]
-        sides.append(logits.astype(np.float32))
-    return sides[0], sides[1]
+    rng = np.random.default_rng(0)
+    windows, width = inside.shape
+    if where != "trained":
+        sides = 3 * rng.standard_normal((2, windows, width))
+        return tuple(sides.astype(np.float32)) if where == "anywhere" else _in_context(sides, inside)
+    sides = np.where(inside, -5 + 2 * rng.standard_normal((2, windows, width)), 0)
+    sides = np.where(inside, sides, -9 + rng.standard_normal((2, windows, width)))
+    answered = rng.random(windows) < 0.7
+    sides[:, :, 0] = np.where(answered, -2, 4) + 2 * rng.standard_normal((2, windows))
+    first, size = inside.argmax(axis=1), inside.sum(axis=1)
+    rows = np.arange(windows)
+    for height in (6, 3, 1, 0):
+        begin = rng.integers(0, size)
+        end = np.minimum(begin + rng.geometric(1 / 6, windows) - 1, size - 1)
+        for side, place in enumerate((begin, end)):
+            peak = height - 6 * ~answered + 1.5 * rng.standard_normal(windows)
+            for step in range(-2, 3):
+                token = first + np.clip(place + step, 0, size - 1)
+                sides[side, rows, token] = np.maximum(
+                    sides[side, rows, token], peak - abs(step) * rng.uniform(2, 3, windows)
+                )
+    return sides[0].astype(np.float32), sides[1].astype(np.float32)
+
+
+def _in_context(values: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values in the context and low ones outside, the first token apart."""
+    sides = np.where(inside, values, values / 3 - 12)
+    sides[:, :, 0] = 1.5 * values[:, :, 0]
+    return sides[0].astype(np.float32), sides[1].astype(np.float32)
 
 
 def script_of(path: Path) -> Callable[..., Any]:

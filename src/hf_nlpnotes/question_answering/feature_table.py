@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,11 +26,33 @@ class Offsets(Protocol):
     def side(self, rows: np.ndarray, tokens: np.ndarray, end: int) -> np.ndarray:
         """Where single tokens begin (`end=0`) or end (`end=1`), (tokens,) int64; -1 outside the context or feature."""
 
-    def mask(self, width: int) -> np.ndarray:
-        """Where tokens of the context are, (features, width) bool."""
+    def pairs(self, rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both of `side`, quickest where tokens of a row stand together."""
+
+    def spans(self, rows: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where tokens `firsts` begin and tokens `lasts` of the same rows end."""
+
+    def mask(self, width: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """Where tokens of the context are in features, all of them or `rows`, (features, width) bool."""
 
 
-class ArrayOffsets:
+class _Sides:
+    """Offsets that are looked up one side at a time."""
+
+    def side(self, rows: np.ndarray, tokens: np.ndarray, end: int) -> np.ndarray:
+        """See `Offsets`."""
+        raise NotImplementedError
+
+    def pairs(self, rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Offsets`."""
+        return self.side(rows, tokens, 0), self.side(rows, tokens, 1)
+
+    def spans(self, rows: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Offsets`."""
+        return self.side(rows, firsts, 0), self.side(rows, lasts, 1)
+
+
+class ArrayOffsets(_Sides):
     """Offsets in one array, (features, width, 2), negative outside the context."""
 
     def __init__(self, values: np.ndarray) -> None:
@@ -41,9 +64,10 @@ class ArrayOffsets:
         found = self.values[rows, np.where(within, tokens, 0), end]
         return np.where(within & (found >= 0), found, -1)
 
-    def mask(self, width: int) -> np.ndarray:
+    def mask(self, width: int, rows: np.ndarray | None = None) -> np.ndarray:
         """See `Offsets`."""
-        return _fit(self.values[..., 0] >= 0, width)
+        values = self.values if rows is None else self.values[rows]
+        return _fit(values[..., 0] >= 0, width)
 
 
 class ListOffsets:
@@ -56,20 +80,54 @@ class ListOffsets:
         """See `Offsets`."""
         table = self.rows
         places = zip(rows.tolist(), tokens.tolist(), strict=True)
-        try:
-            # Quick where every token is a pair of the context.
-            found = [pair[end] for row, token in places for pair in (table[row][token],) if pair[1] is not None]
-        except (TypeError, IndexError):
-            places = zip(rows.tolist(), tokens.tolist(), strict=True)
-            found = [
-                pair[end] if token < len(table[row]) and (pair := table[row][token]) and len(pair) > 1 else -1
-                for row, token in places
-            ]
+        found = [
+            pair[end] if token < len(table[row]) and (pair := table[row][token]) and len(pair) > 1 else -1
+            for row, token in places
+        ]
         return np.array(found, dtype=np.int64)
 
-    def mask(self, width: int) -> np.ndarray:
+    def pairs(self, rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Offsets`."""
-        return np.stack([self.row_mask(row, width) for row in range(len(self.rows))])
+        if not len(rows):
+            return rows, rows
+        table = self.rows
+        stops = np.append(np.flatnonzero(np.diff(rows)) + 1, len(rows))
+        numbers = tokens.tolist()
+        try:
+            # Quick where every token is a pair of the context: one call takes all tokens out of a row.
+            found: list[Any] = []
+            begin = 0
+            for row, stop in zip(rows[stops - 1].tolist(), stops.tolist(), strict=True):
+                if stop - begin == 1:
+                    found.append(table[row][numbers[begin]])
+                else:
+                    found.extend(itemgetter(*numbers[begin:stop])(table[row]))
+                begin = stop
+            begins = np.fromiter(map(itemgetter(0), found), dtype=np.int64, count=len(found))
+            return begins, np.fromiter(map(itemgetter(1), found), dtype=np.int64, count=len(found))
+        except (TypeError, IndexError):
+            return self.side(rows, tokens, 0), self.side(rows, tokens, 1)
+
+    def spans(self, rows: np.ndarray, firsts: np.ndarray, lasts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Offsets`."""
+        table = self.rows
+        try:
+            # Quick where every token is a pair of the context; the second of each shows that it is one.
+            found = [
+                (begin[0], begin[1], end[1])
+                for row, first, last in zip(rows.tolist(), firsts.tolist(), lasts.tolist(), strict=True)
+                for own in (table[row],)
+                for begin, end in ((own[first], own[last]),)
+            ]
+        except (TypeError, IndexError):
+            return self.side(rows, firsts, 0), self.side(rows, lasts, 1)
+        values = np.array(found, dtype=np.int64).reshape(len(found), 3)
+        return values[:, 0], values[:, 2]
+
+    def mask(self, width: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """See `Offsets`."""
+        numbers = range(len(self.rows)) if rows is None else rows.tolist()
+        return np.array([self.row_mask(row, width) for row in numbers], dtype=bool).reshape(len(numbers), width)
 
     def row_mask(self, row: int, width: int) -> np.ndarray:
         """Where tokens of the context are in one feature, (width,) bool."""
@@ -78,39 +136,62 @@ class ListOffsets:
         return np.array(values + [False] * (width - len(values)), dtype=bool)
 
 
-class ArrowOffsets:
-    """Offsets in an Arrow column, list<list<int>> with or without nulls, read where it lies."""
+class ArrowOffsets(_Sides):
+    """Offsets in an Arrow array, list<list<int>> with or without nulls, read where it lies."""
 
-    def __init__(self, column: Any) -> None:
-        array = column.combine_chunks() if hasattr(column, "combine_chunks") else column
+    def __init__(self, array: Any) -> None:
         array = getattr(array, "storage", array)  # an extension type, as `datasets` has for arrays of fixed shape
         self.first, pairs = _list_places(array)
         self.places, values = _list_places(pairs)
         self.values = values.to_numpy(zero_copy_only=False)
-        self.present = np.diff(self.places) > 1
-        if pairs.null_count:
-            self.present &= pairs.is_valid().to_numpy(zero_copy_only=False)
+        # Bits, not looked at before they are needed: there is one for each token of the data set.
+        bits = pairs.buffers()[0] if pairs.null_count else None
+        self.valid = None if bits is None else np.frombuffer(bits, dtype=np.uint8)
+        self.shift = pairs.offset
 
     def side(self, rows: np.ndarray, tokens: np.ndarray, end: int) -> np.ndarray:
         """See `Offsets`."""
         place = self.first[rows] + tokens
         within = place < self.first[rows + 1]
         place = np.where(within, place, 0)
-        within &= self.present[place]
+        within &= self._present(place)
         found = self.values[np.where(within, self.places[place] + end, 0)]
         return np.where(within & (found >= 0), found, -1)
 
-    def mask(self, width: int) -> np.ndarray:
+    def mask(self, width: int, rows: np.ndarray | None = None) -> np.ndarray:
         """See `Offsets`."""
-        rows = len(self.first) - 1
-        lengths = np.diff(self.first)
-        result = np.zeros((rows, max(width, int(lengths.max(initial=0)))), dtype=bool)
-        inside = np.arange(result.shape[1]) < lengths[:, None]
-        values = self.present[self.first[0] : self.first[-1]].copy()
-        place = self.places[self.first[0] : self.first[-1]][values]
-        values[values] = self.values[place] >= 0
-        result[inside] = values
-        return result[:, :width]
+        rows = np.arange(len(self.first) - 1) if rows is None else rows
+        return self.side(rows[:, None], np.arange(width), 0) >= 0
+
+    def _present(self, place: np.ndarray) -> np.ndarray:
+        """Whether there is a pair in places of the tokens' array."""
+        present = np.asarray(self.places[place + 1] - self.places[place] > 1)
+        if self.valid is not None:
+            bit = place + self.shift
+            present &= (self.valid[bit >> 3] >> (bit & 7) & 1).astype(bool)
+        return present
+
+
+class ChunkedOffsets(_Sides):
+    """Offsets in the chunks of an Arrow column: joining them would copy all there is."""
+
+    def __init__(self, column: Any) -> None:
+        self.chunks = [ArrowOffsets(chunk) for chunk in column.chunks]
+        self.first = np.cumsum([0, *map(len, column.chunks)])
+
+    def side(self, rows: np.ndarray, tokens: np.ndarray, end: int) -> np.ndarray:
+        """See `Offsets`."""
+        rows, tokens = np.broadcast_arrays(rows, tokens)
+        found = np.full(rows.shape, -1, dtype=np.int64)
+        for chunk, low, high in zip(self.chunks, self.first[:-1], self.first[1:], strict=True):
+            own = (rows >= low) & (rows < high)
+            found[own] = chunk.side(rows[own] - low, tokens[own], end)
+        return found
+
+    def mask(self, width: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """See `Offsets`."""
+        rows = np.arange(self.first[-1]) if rows is None else rows
+        return self.side(rows[:, None], np.arange(width), 0) >= 0
 
 
 @dataclass(frozen=True)
@@ -149,6 +230,18 @@ class FeatureTable:
         """Where each example's features begin in `order`, and their number last, (examples + 1,)."""
         counts = np.bincount(self.example, minlength=len(self.example_ids))
         return np.concatenate([[0], np.cumsum(counts)])
+
+    def rows_of(self, examples: np.ndarray) -> np.ndarray:
+        """Features of some examples, whose numbers rise; those of one example together, (rows,)."""
+        if len(examples) == len(self.example_ids):
+            return self.order
+        chosen = np.zeros(len(self.example_ids), dtype=bool)
+        chosen[examples] = True
+        return self.order[chosen[self.example[self.order]]]
+
+    def sizes_of(self, examples: np.ndarray) -> np.ndarray:
+        """Number of features of some examples, (examples,)."""
+        return np.diff(self.first)[examples]
 
 
 def read_features(
@@ -259,7 +352,12 @@ def _arrow_column(table: Any, name: str) -> Any:
 def _offsets(features: Any) -> Offsets:
     if _is_dataset(features):
         column = _arrow_column(features, OFFSETS)
-        return ArrowOffsets(column) if column is not None else ListOffsets(list(features[OFFSETS]))
+        if column is None:
+            return ListOffsets(list(features[OFFSETS]))
+        chunks = getattr(column, "chunks", None)
+        if chunks is None:
+            return ArrowOffsets(column)
+        return ArrowOffsets(chunks[0]) if len(chunks) == 1 else ChunkedOffsets(column)
     values = features[OFFSETS] if isinstance(features, Mapping) else [row[OFFSETS] for row in features]
     if isinstance(values, np.ndarray) and values.dtype != object:
         if values.ndim != 3 or values.shape[2] != 2:

@@ -16,9 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .example_script import ScriptOptions, best_answers, n_best_answers
-from .feature_table import FeatureTable, check_characters, read_features
-from .span_search import SpanTable, check_logits, top_spans
+from .exact_answers import ExactOptions, NullScore, exact_best, exact_lists
+from .example_script import ScriptOptions
+from .feature_table import read_features
+from .script_best import best_answers
+from .script_lists import n_best_answers
+from .span_search import check_logits
 
 Mode = Literal["exact", "example_script"]
 
@@ -50,6 +53,7 @@ def postprocess_predictions(
     null_score_diff_threshold: float = 0.0,
     *,
     mode: Mode = "exact",
+    null_score: NullScore = "min",
     output_dir: str | os.PathLike[str] | None = None,
     prefix: str | None = None,
     id_column: str = "id",
@@ -66,6 +70,8 @@ def postprocess_predictions(
         max_answer_length: Tokens of the longest answer.
         null_score_diff_threshold: "No answer" is predicted where its score exceeds the best answer's by more.
         mode: `"exact"`, or `"example_script"` for the answers of transformers' script, bit for bit.
+        null_score: How the windows' scores of "no answer" become one: `"min"`, the lowest, or `"product"`, of their
+            probabilities, against the answer's in its window. The latter in mode `"exact"` only.
         output_dir: Folder for `predictions.json`, `nbest_predictions.json` and with `version_2_with_negative`
             `null_odds.json`.
         prefix: Put before the names of these files, with `_`.
@@ -78,11 +84,14 @@ def postprocess_predictions(
         ValueError: Columns or shapes do not fit, logits are NaN, an offset lies outside its context.
         NotADirectoryError: `output_dir` is no folder.
     """
-    if mode == "example_script" and output_dir is None:
-        _check_options(mode, n_best_size, max_answer_length)
+    if output_dir is None:
+        _check_options(mode, n_best_size, max_answer_length, null_score)
         table = read_features(examples, features, id_column=id_column, context_column=context_column)
-        options = ScriptOptions(version_2_with_negative, n_best_size, max_answer_length, null_score_diff_threshold)
-        return best_answers(table, *_logits(predictions, len(table)), options)[0]
+        start, end = _logits(predictions, len(table))
+        values = version_2_with_negative, n_best_size, max_answer_length, null_score_diff_threshold
+        if mode == "example_script":
+            return best_answers(table, start, end, ScriptOptions(*values))[0]
+        return exact_best(table, start, end, ExactOptions(*values, null_score))
     found = extract_spans(
         examples,
         features,
@@ -92,6 +101,7 @@ def postprocess_predictions(
         max_answer_length,
         null_score_diff_threshold,
         mode=mode,
+        null_score=null_score,
         id_column=id_column,
         context_column=context_column,
     )
@@ -110,20 +120,23 @@ def extract_spans(
     null_score_diff_threshold: float = 0.0,
     *,
     mode: Mode = "exact",
+    null_score: NullScore = "min",
     id_column: str = "id",
     context_column: str = "context",
 ) -> SpanPredictions:
     """The best answers of every example, with scores. Arguments and errors as of `postprocess_predictions`."""
-    _check_options(mode, n_best_size, max_answer_length)
+    _check_options(mode, n_best_size, max_answer_length, null_score)
     table = read_features(examples, features, id_column=id_column, context_column=context_column)
     start, end = _logits(predictions, len(table))
     if mode == "example_script":
         options = ScriptOptions(version_2_with_negative, n_best_size, max_answer_length, null_score_diff_threshold)
         answers, n_best, odds = n_best_answers(table, start, end, options)
         return SpanPredictions(answers, n_best, odds if version_2_with_negative else None)
-    return _exact(
-        table, start, end, version_2_with_negative, n_best_size, max_answer_length, null_score_diff_threshold
+    exact = ExactOptions(
+        version_2_with_negative, n_best_size, max_answer_length, null_score_diff_threshold, null_score
     )
+    answers, n_best, odds = exact_lists(table, start, end, exact)
+    return SpanPredictions(answers, n_best, odds if version_2_with_negative else None)
 
 
 def save_predictions(
@@ -150,7 +163,11 @@ def save_predictions(
     return written
 
 
-def _check_options(mode: str, n_best_size: int, max_answer_length: int) -> None:
+def _check_options(mode: str, n_best_size: int, max_answer_length: int, null_score: str) -> None:
+    if null_score not in ("min", "product") or (null_score == "product" and mode == "example_script"):
+        raise ValueError(
+            f"null_score must be 'min' or 'product', and 'min' with mode='example_script', got {null_score!r}."
+        )
     if mode not in ("exact", "example_script"):
         raise ValueError(f"mode must be 'exact' or 'example_script', got {mode!r}.")
     if n_best_size < 1 or max_answer_length < 1:
@@ -166,124 +183,3 @@ def _logits(predictions: tuple[Any, Any], number: int) -> tuple[np.ndarray, np.n
     if len(start) != number:
         raise ValueError(f"Got logits of {len(start)} features, but there are {number} features.")
     return start, end
-
-
-def _exact(
-    table: FeatureTable,
-    start: np.ndarray,
-    end: np.ndarray,
-    with_negative: bool,
-    n_best_size: int,
-    max_answer_length: int,
-    threshold: float,
-) -> SpanPredictions:
-    mask = table.offsets.mask(start.shape[1])
-    rows, characters, spans = distinct_spans(table, start, end, mask, n_best_size, max_answer_length)
-    null = start[np.arange(len(start)), table.cls_index].astype(np.float64)
-    null += end[np.arange(len(end)), table.cls_index]
-
-    answers: dict[Hashable, str] = {}
-    n_best: dict[Hashable, list[dict[str, Any]]] = {}
-    null_odds: dict[Hashable, float] = {}
-    order, first = table.order, table.first
-    for number, (name, context) in enumerate(zip(table.example_ids, table.contexts, strict=True)):
-        own = order[first[number] : first[number + 1]]
-        candidates = _merge(own, rows, characters, spans, n_best_size)
-        listed: list[dict[str, Any]] = [
-            {
-                "text": context[begin:finish],
-                "start": begin,
-                "end": finish,
-                "start_logit": float(start[row, token]),
-                "end_logit": float(end[row, last - 1]),
-            }
-            for _, begin, finish, row, token, last in candidates
-        ]
-        scores = [-candidate[0] for candidate in candidates]
-        best = listed[0]["text"] if listed else ""
-        if with_negative and len(own):
-            row = int(own[np.argmin(null[own])])
-            score = float(null[row])
-            place = table.cls_index[row]
-            odds = score - scores[0] if scores else float("inf")
-            null_odds[name] = odds
-            if odds > threshold:
-                best = ""
-            position = sum(other >= score for other in scores)
-            nothing: dict[str, Any] = {"text": "", "start": 0, "end": 0}
-            nothing |= {"start_logit": float(start[row, place]), "end_logit": float(end[row, place])}
-            listed.insert(position, nothing)
-            scores.insert(position, score)
-        answers[name] = best
-        n_best[name] = listed
-        if listed:
-            weights = np.exp(np.array(scores) - max(scores))
-            for entry, probability in zip(listed, (weights / weights.sum()).tolist(), strict=True):
-                entry["probability"] = probability
-    return SpanPredictions(answers, n_best, null_odds if with_negative else None)
-
-
-def distinct_spans(
-    table: FeatureTable,
-    start: np.ndarray,
-    end: np.ndarray,
-    mask: np.ndarray,
-    k: int,
-    max_answer_length: int,
-) -> tuple[np.ndarray, np.ndarray, SpanTable]:
-    """The best spans of each feature, at least `k` that differ in characters where there are as many.
-
-    Several tokens can stand for one character (bytes of a rare one), so that spans of tokens differ and answers do
-    not. More spans are then asked for, until there are enough.
-
-    Returns:
-        For each span of the table in turn, valid ones only: its feature, (spans,), and characters, (spans, 2); and the
-        table.
-    """
-    asked = k
-    most = start.shape[1] * min(max_answer_length, start.shape[1]) if start.size else k
-    while True:
-        spans = top_spans(start, end, asked, start_mask=mask, end_mask=mask, max_answer_length=max_answer_length)
-        rows, places = np.nonzero(spans.starts >= 0)
-        begins = table.offsets.side(rows, spans.starts[rows, places], 0)
-        ends = table.offsets.side(rows, spans.ends[rows, places] - 1, 1)
-        check_characters(table, table.example[rows], ends)
-        if asked >= most:
-            break
-        full = np.bincount(rows, minlength=len(start)) == asked
-        distinct = np.unique(np.stack([rows, begins, ends], axis=1), axis=0)
-        if (np.bincount(distinct[:, 0], minlength=len(start))[full] >= k).all():
-            break
-        asked = min(2 * asked, most)
-    return rows, np.stack([begins, ends], axis=1), spans
-
-
-def _merge(
-    own: np.ndarray, rows: np.ndarray, characters: np.ndarray, spans: SpanTable, k: int
-) -> list[tuple[float, int, int, int, int, int]]:
-    """The best `k` spans of an example that differ in characters: (-score, begin, end, feature, token, last token)."""
-    candidates: list[tuple[float, int, int, int, int, int]] = []
-    for row in own.tolist():
-        low, high = np.searchsorted(rows, [row, row + 1])
-        number = high - low
-        candidates.extend(
-            zip(
-                (-spans.scores[row, :number]).tolist(),
-                characters[low:high, 0].tolist(),
-                characters[low:high, 1].tolist(),
-                [row] * number,
-                spans.starts[row, :number].tolist(),
-                spans.ends[row, :number].tolist(),
-                strict=True,
-            )
-        )
-    candidates.sort()
-    seen: set[tuple[int, int]] = set()
-    kept = []
-    for candidate in candidates:
-        if candidate[1:3] not in seen:
-            seen.add(candidate[1:3])
-            kept.append(candidate)
-            if len(kept) == k:
-                break
-    return kept

@@ -7,14 +7,15 @@ make one argument in pieces. `R-A1` is a label of its own. The predicate itself,
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 from .metrics import Scores
 
 Argument = tuple[str, tuple[tuple[int, int], ...]]
 """A label and its pieces `[start, end)`."""
 
-Frames = Mapping[Hashable, Iterable[tuple[str, int, int]]]
-"""Predicate (its position, say) -> spans (label, start, end)."""
+Frames = Mapping[Any, Iterable[tuple[str, int, int]]]
+"""Predicate (its position, say: anything hashable) -> spans (label, start, end)."""
 
 
 def join_continuations(spans: Iterable[tuple[str, int, int]]) -> list[Argument]:

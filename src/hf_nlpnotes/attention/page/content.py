@@ -22,7 +22,7 @@ MOST_WEIGHTS = 80_000_000
 
 _NAMES = {
     "entropy": "entropy (nats)",
-    "largest": "largest weight",
+    "largest": "mean largest weight",
     "distance": "mean distance (tokens)",
     "self_share": "share on itself",
     "previous_share": "share on the previous token",

@@ -215,3 +215,73 @@ def test_bad_numbers_are_named():
         postprocess_predictions(table, features, (start, end), n_best_size=0)
     with pytest.raises(ValueError, match="mode must be"):
         postprocess_predictions(table, features, (start, end), mode="v4")
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("negative", [False, True])
+def test_the_best_answer_alone_is_that_of_the_list(coarse, negative):
+    table, features, logits = make_case(11, coarse=coarse)
+    assert (
+        postprocess_predictions(table, features, logits, negative, 5, 6)
+        == extract_spans(table, features, logits, negative, 5, 6).answers
+    )
+
+
+def test_equal_scores_the_answer_that_begins_first():
+    """Of spans that score alike, the first, then the shorter: also where more of them are equal than are asked for."""
+    table, features, logits = make_case(2)
+    flat = tuple(np.zeros_like(side) for side in logits)
+    found = extract_spans(table, features, flat, n_best_size=4, max_answer_length=3)
+    spans = spans_of(table, features, flat, 3)
+    for name in table["id"]:
+        assert [(entry["start"], entry["end"]) for entry in found.n_best[name]] == sorted(spans[name])[:4]
+
+
+def test_no_answer_in_all_windows_as_a_product():
+    table, features, logits = make_case(6)
+    found = extract_spans(table, features, logits, True, 5, 6, 1.0, null_score="product")
+    nulls = dict.fromkeys(table["id"], 0.0)
+    best = dict.fromkeys(table["id"], (-np.inf, 0.0))
+    for feature, start, end in zip(features, *(side.astype(float) for side in logits), strict=True):
+        normalizer = np.log(np.exp(start).sum()) + np.log(np.exp(end).sum())
+        nulls[feature["example_id"]] += start[0] + end[0] - normalizer
+        own = spans_of({"id": [feature["example_id"]]}, [feature], (start[None], end[None]), 6)
+        score = max(own[feature["example_id"]].values())
+        best[feature["example_id"]] = max(best[feature["example_id"]], (score, score - normalizer))
+    for name, odds in found.null_odds.items():
+        assert odds == pytest.approx(nulls[name] - best[name][1], rel=1e-9)
+        assert (found.answers[name] == "") == (odds > 1.0)
+    assert found.answers == postprocess_predictions(table, features, logits, True, 5, 6, 1.0, null_score="product")
+    with pytest.raises(ValueError, match="null_score must be"):
+        extract_spans(table, features, logits, True, null_score="product", mode="example_script")
+
+
+def test_exact_answers_begin_where_features_have_most_context():
+    pairs = [None, (0, 1), (1, 2), (2, 3)]
+    features = [{"example_id": "a", "offset_mapping": pairs, "token_is_max_context": {"2": True}}]
+    logits = (np.array([[0, 9, 1, 2]], dtype=np.float32), np.array([[0, 9, 5, 1]], dtype=np.float32))
+    table = {"id": ["a"], "context": ["xyz"]}
+    assert [entry["text"] for entry in extract_spans(table, features, logits).n_best["a"]] == ["y", "yz"]
+    assert postprocess_predictions(table, features, logits) == {"a": "y"}
+
+
+@pytest.mark.parametrize("mode", ["exact", "example_script"])
+def test_models_without_a_first_special_token(mode):
+    """The first token may be an answer where it is one of the context."""
+    features = [{"example_id": "a", "offset_mapping": [(0, 1), (1, 2), (2, 3)]}]
+    logits = (np.array([[9, 1, 2]], dtype=np.float32), np.array([[1, 9, 0]], dtype=np.float32))
+    table = {"id": ["a"], "context": ["xyz"]}
+    assert postprocess_predictions(table, features, logits, mode=mode) == {"a": "xy"}
+    assert extract_spans(table, features, logits, mode=mode).answers == {"a": "xy"}
+
+
+def test_peaks_outside_the_context_are_no_answer():
+    """The best start and end may stand in the question: the windows are then searched."""
+    table, features, logits = make_case(4)
+    for side in logits:
+        side[:, 1] += 20
+    found = postprocess_predictions(table, features, logits, max_answer_length=6)
+    spans = spans_of(table, features, logits, 6)
+    for name, context in zip(table["id"], table["context"], strict=True):
+        best = max(spans[name], key=spans[name].get, default=(0, 0))
+        assert found[name] == context[slice(*best)]

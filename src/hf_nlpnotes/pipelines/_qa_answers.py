@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
+from hf_nlpnotes.question_answering.several_answers import apart
+
 from ._qa_inputs import Question
 from ._qa_options import AnswerOptions
 from ._qa_search import Spans, WindowAnswers, WindowScores, best_spans
@@ -112,8 +114,5 @@ def _is_impossible(
 
 def _apart(items: Iterable[tuple[tuple[int, int], float]]) -> list[tuple[tuple[int, int], float]]:
     """The best answers that do not overlap, of answers with the best first."""
-    kept: list[tuple[tuple[int, int], float]] = []
-    for (start, end), score in items:
-        if all(end <= other_start or other_end <= start for (other_start, other_end), _ in kept):
-            kept.append(((start, end), score))
-    return kept
+    ranked = list(items)
+    return [ranked[place] for place in apart(span for span, _ in ranked)]

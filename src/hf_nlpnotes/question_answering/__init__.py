@@ -6,6 +6,7 @@ from .features import prepare_train_features, prepare_validation_features
 from .metrics import cmrc2018, drcd, squad_v1, squad_v2
 from .pipeline_v4 import WindowSpans, decode_windows, select_starts_ends
 from .postprocessing import SpanPredictions, extract_spans, postprocess_predictions, save_predictions
+from .several_answers import select_answers
 from .span_search import SpanTable, top_spans
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "prepare_train_features",
     "prepare_validation_features",
     "save_predictions",
+    "select_answers",
     "select_starts_ends",
     "squad_v1",
     "squad_v2",

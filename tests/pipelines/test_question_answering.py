@@ -246,9 +246,9 @@ def test_each_context_is_tokenised_once(plain, monkeypatch):
     seen: list[str] = []
     tokenize = features_module.tokenize_once
 
-    def spy(tokenizer: Any, texts: Any) -> Any:
+    def spy(tokenizer: Any, texts: Any, **options: Any) -> Any:
         seen.extend(texts)
-        return tokenize(tokenizer, texts)
+        return tokenize(tokenizer, texts, **options)
 
     monkeypatch.setattr(features_module, "tokenize_once", spy)
     monkeypatch.setattr("hf_nlpnotes.pipelines._qa_windows._CHUNK", 3)

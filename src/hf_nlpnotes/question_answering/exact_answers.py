@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .collector import collector_at_rest
 from .feature_table import FeatureTable, check_characters
 from .question_search import QuestionSpans, find_peaks, first_winners, search_questions
 from .script_best import begins_inside
-from .script_lists import collector_at_rest, insert_column, looked_up_once
+from .script_lists import insert_column, looked_up_once
 
 NullScore = Literal["min", "product"]
 

@@ -241,7 +241,7 @@ def _windows(
     frame = read_frame(tokenizer)
     _check_lengths(tokenizer, frame.specials, max_length, doc_stride, max_question_length)
     # Blanks before a question would only take room from the context.
-    question_pool, question_of = _distinct(tokenizer, [question.lstrip() for question in questions])
+    question_pool, question_of = _distinct(tokenizer, [question.lstrip() for question in questions], offsets=False)
     context_pool, context_of = _distinct(tokenizer, contexts)
     empty = np.flatnonzero(context_pool.lengths[context_of] == 0)
     if len(empty):
@@ -291,11 +291,11 @@ def _check_lengths(
         )
 
 
-def _distinct(tokenizer: Any, texts: Sequence[str]) -> tuple[TokenPool, np.ndarray]:
+def _distinct(tokenizer: Any, texts: Sequence[str], *, offsets: bool = True) -> tuple[TokenPool, np.ndarray]:
     """Tokens of the distinct texts, and which of them each text is, (texts,)."""
     number: dict[str, int] = {}
     which = np.fromiter((number.setdefault(text, len(number)) for text in texts), dtype=np.int64, count=len(texts))
-    return tokenize_once(tokenizer, list(number)), which
+    return tokenize_once(tokenizer, list(number), offsets=offsets), which
 
 
 def _inputs(windows: Windows, padding: Padding | bool, side: str) -> dict[str, Any]:

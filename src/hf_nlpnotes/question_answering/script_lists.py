@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
+from .collector import collector_at_rest
 from .example_script import Result, ScriptOptions, ScriptTokens, lowest_nulls, replay, softmax, special_examples
 from .feature_table import FeatureTable, check_characters
 from .question_search import QuestionSpans, search_questions
@@ -171,15 +170,3 @@ def insert_column(values: np.ndarray, position: np.ndarray, new: np.ndarray) -> 
     result = np.take_along_axis(padded, column - (column > position[:, None]), axis=1)
     result[np.arange(len(values)), position] = new
     return result
-
-
-@contextmanager
-def collector_at_rest() -> Iterator[None]:
-    """No garbage collection: tens of thousands of small dicts, none in a cycle, would call for many."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .collector import collector_at_rest
+
 # Columns that the frame determines, not the text.
 _FRAME_COLUMNS = ("token_type_ids", "attention_mask")
 _NOT_INPUTS = ("offset_mapping", "special_tokens_mask", "overflow_to_sample_mapping", "length")
@@ -110,32 +112,35 @@ class Windows:
         return result
 
 
-def tokenize_once(tokenizer: Any, texts: Sequence[str]) -> TokenPool:
-    """Encodes texts without special tokens and without truncation."""
-    encoded = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        padding=False,
-        truncation=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        return_offsets_mapping=True,
-        verbose=False,  # a context may be longer than the model: it is cut into windows
-    )
-    rows = encoded["input_ids"]
-    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    total = int(lengths.sum())
-    columns = {
-        name: np.fromiter(chain.from_iterable(encoded[name]), dtype=np.int64, count=total)
-        for name in encoded
-        if name not in _FRAME_COLUMNS and name not in _NOT_INPUTS
-    }
-    pairs = chain.from_iterable(chain.from_iterable(encoded["offset_mapping"]))
-    offsets = np.fromiter(pairs, dtype=np.int64, count=2 * total).reshape(total, 2)
+def tokenize_once(tokenizer: Any, texts: Sequence[str], *, offsets: bool = True) -> TokenPool:
+    """Encodes texts without special tokens and without truncation; `offsets=False` leaves them at 0."""
+    with collector_at_rest():
+        encoded = tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            return_offsets_mapping=offsets,
+            verbose=False,  # a context may be longer than the model: it is cut into windows
+        )
+        rows = encoded["input_ids"]
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        total = int(lengths.sum())
+        columns = {
+            name: np.fromiter(chain.from_iterable(encoded[name]), dtype=np.int64, count=total)
+            for name in encoded
+            if name not in _FRAME_COLUMNS and name not in _NOT_INPUTS
+        }
+        places = np.zeros((total, 2), dtype=np.int64)
+        if offsets:
+            pairs = chain.from_iterable(chain.from_iterable(encoded["offset_mapping"]))
+            places = np.fromiter(pairs, dtype=np.int64, count=2 * total).reshape(total, 2)
     return TokenPool(
         columns,
-        np.ascontiguousarray(offsets[:, 0]),
-        np.ascontiguousarray(offsets[:, 1]),
+        np.ascontiguousarray(places[:, 0]),
+        np.ascontiguousarray(places[:, 1]),
         np.concatenate([[0], np.cumsum(lengths)]),
     )
 

@@ -116,7 +116,7 @@ TASKS = {
         ("srl/zh-up-dev.conllu",),
         partial(read_roles, form=2),
         lambda _, test, tags, scheme: semantic_roles.score(test, tags, scheme).f1,
-        train=500,
+        train=600,
     ),
     "csl": Task("CSL keywords", "keyword F1", ("keywords/csl_dev.tsv",), read_keywords, keywords, train=80, test=80),
     "gsdsimp-words": Task(

@@ -103,12 +103,17 @@ class Tagger:
 
     def _trainer(self, train: Sequence[Sentence]) -> Trainer:
         options, model = self.options, self.model
-        # New layers, the CRF's transitions among them, want larger steps than those that have been pretrained.
-        body = model.base_model
-        pretrained = {id(parameter) for parameter in body.parameters()}
+        # New layers, the CRF's transitions among them, want larger steps than those that have been pretrained; and so
+        # does the segment that marks predicates, which pretraining on single texts has never seen.
+        marks = any(sentence.predicate for sentence in train)
+        old = {
+            name
+            for name, _ in model.named_parameters()
+            if name.startswith(f"{model.base_model_prefix}.") and not (marks and "token_type_embeddings" in name)
+        }
         groups = [
-            {"params": list(body.parameters()), "lr": options.learning_rate},
-            {"params": [p for p in model.parameters() if id(p) not in pretrained], "lr": options.head_learning_rate},
+            {"params": [p for name, p in model.named_parameters() if (name in old) == is_old], "lr": rate}
+            for is_old, rate in ((True, options.learning_rate), (False, options.head_learning_rate))
         ]
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(

@@ -269,10 +269,12 @@ def test_exact_answers_begin_where_features_have_most_context():
 def test_models_without_a_first_special_token(mode):
     """The first token may be an answer where it is one of the context."""
     features = [{"example_id": "a", "offset_mapping": [(0, 1), (1, 2), (2, 3)]}]
-    logits = (np.array([[9, 1, 2]], dtype=np.float32), np.array([[1, 9, 0]], dtype=np.float32))
     table = {"id": ["a"], "context": ["xyz"]}
-    assert postprocess_predictions(table, features, logits, mode=mode) == {"a": "xy"}
-    assert extract_spans(table, features, logits, mode=mode).answers == {"a": "xy"}
+    # The best start but for the first token makes a valid span with the best end, or does not.
+    for start, end, answer in (([9, 3, 2], [1, 5, 9], "xyz"), ([9, 1, 2], [1, 9, 0], "xy")):
+        logits = (np.array([start], dtype=np.float32), np.array([end], dtype=np.float32))
+        assert postprocess_predictions(table, features, logits, mode=mode) == {"a": answer}
+        assert extract_spans(table, features, logits, mode=mode).answers == {"a": answer}
 
 
 def test_peaks_outside_the_context_are_no_answer():

@@ -6,8 +6,8 @@ DIR holds `word_segmentation`, `pos`, `ner`, `slot_filling`, `srl` and `keywords
 task is that of the example of its name, learnt with a softmax a token and with a CRF, everything else alike. The
 softmax model's logits are decoded twice: the best tag of each token, and the best sequence that is legal. A row is the
 score in percent on the test sentences, mean ± deviation over the seeds, which also draw the sentences to learn from;
-beside it the share of test sentences whose tags break their scheme. Nothing is chosen on test sentences: the options
-are the examples' own, the same for all tasks.
+beside it the share of test sentences whose tags break their scheme. Options are the examples' own, the same for
+all tasks; only the number of sentences is each task's own, more where fewer taught nothing.
 
 Every run is appended to `--results` when it ends; those that stand there already are not run again. `--tasks` and
 `--seeds` make it shorter. It has no ratio and no goal.

@@ -49,7 +49,9 @@ def test_spans_that_fit_into_the_overlap_are_whole_in_some_window(tokenizer):
     seen = set()
     for units, row in zip(found["word_units"], found["labels"], strict=True):
         kept = [(unit, labels[label]) for unit, label in zip(units, row, strict=True) if label != -100]
-        seen |= {(start + kept[0][0], end + kept[0][0]) for _, start, end in tags_to_spans([t for _, t in kept], "BIOES")}
+        seen |= {
+            (start + kept[0][0], end + kept[0][0]) for _, start, end in tags_to_spans([t for _, t in kept], "BIOES")
+        }
     assert seen == {(start, end) for _, start, end in spans}
 
 

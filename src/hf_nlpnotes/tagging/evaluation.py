@@ -41,8 +41,8 @@ def best_labels(logits: Any, _labels: Any = None) -> torch.Tensor:
 class TaggingMetrics:
     """Precision, recall and F1 of spans, and the accuracy of tags, from a Trainer's predictions.
 
-    Each row that the Trainer evaluates counts for itself. Where long sentences are cut into overlapping windows, tokens
-    in the overlap count twice: score whole sentences after `merge_windows` instead.
+    Each row that the Trainer evaluates counts for itself. Where long sentences are cut into overlapping windows,
+    tokens in the overlap count twice: score whole sentences after `merge_windows` instead.
     """
 
     def __init__(

@@ -1,7 +1,11 @@
-"""The command line: `hf-nlpnotes demo`, `classify`, `answer`, `attention`, `eval`, `convert-chinesebert`.
+"""The command line: `hf-nlpnotes COMMAND …`.
 
-Exit codes: 0 done; 1 an error, told on stderr; 2 wrong usage; 130 interrupted; 141 the reader of the output went away
-(`| head`). Text and tables go to stdout, everything else to stderr.
+Results go to standard output, or whole or not at all to a file; everything else goes to standard error. Exit codes:
+0 done; 1 an error, told on one line; 2 wrong usage; 130 interrupted; 141 the reader of the output left (`| head`).
+
+A command is a module here with `add_parser(commands)`, which adds its options and `set_defaults(run=…)`; it imports
+the standard library and its neighbours alone, and everything else where it runs, so that help comes at once. One line
+in `COMMANDS` makes it known.
 """
 
 from __future__ import annotations
@@ -11,14 +15,20 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module, metadata
 from typing import Any
-
-from . import answer, attention, classify, convert, demo, evaluate
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, classify, answer, attention, evaluate, convert)
-"""Each has `add_parser`, in the order of the help."""
+COMMANDS = (
+    "demo",
+    "classify",
+    "answer",
+    "attention",
+    "evaluate",
+    "convert",
+)
+"""Modules of this package, in the order of the help."""
 
 _EPILOG = """\
 examples:
@@ -34,10 +44,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal that cannot show Chinese gets escapes instead of a crash.
-            stream.reconfigure(errors="backslashreplace")
+    _write_utf8()
     args = _parser().parse_args(argv)
     try:
         args.run(args)
@@ -49,9 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (OSError, TypeError, ValueError) as error:
-        sys.stderr.write(f"hf-nlpnotes: error: {error}\n")
+        message = " ".join(str(error).split())  # libraries tell on many lines
+        sys.stderr.write(f"hf-nlpnotes: error: {message or type(error).__name__}\n")
         return 1
     return 0
+
+
+def _write_utf8() -> None:
+    """Files and pipes get UTF-8 wherever they are; a terminal that cannot show Chinese gets escapes, and no crash."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            chosen = stream.isatty() or "PYTHONIOENCODING" in os.environ
+            stream.reconfigure(encoding=None if chosen else "utf-8", errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,19 +82,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add_parser(commands)
+    for name in COMMANDS:
+        import_module(f".{name}", __name__).add_parser(commands)
     return parser
 
 
 class _Version(argparse.Action):
-    """`--version`, asked for only when it is wanted: importing the package takes a moment."""
+    """`--version`, asked for only when it is wanted."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from hf_nlpnotes import __version__
-
-        sys.stdout.write(f"hf-nlpnotes {__version__}\n")
+        sys.stdout.write(f"hf-nlpnotes {metadata.version('hf-nlpnotes')}\n")
         parser.exit()

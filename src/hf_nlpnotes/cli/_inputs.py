@@ -56,6 +56,7 @@ def make_pipeline(task: str, model: str | None, **options: Any) -> Any:
     import hf_nlpnotes
 
     quiet_libraries()
+    hf_nlpnotes.register()  # the command starts without it
     make: Any = transformers.pipeline  # its overloads know the stock tasks only
     model = model or hf_nlpnotes.EMBEDDED_MODEL
     try:

@@ -108,7 +108,9 @@ def _pipeline(name: str, device: str | None) -> Any:
     import transformers
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-    import hf_nlpnotes  # noqa: F401  (registers models and pipelines)
+    import hf_nlpnotes
+
+    hf_nlpnotes.register()  # the command starts without it
 
     quiet_libraries()
     try:

@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> None:
 def _load(name: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
-    import hf_nlpnotes  # noqa: F401  (registers models)
+    import hf_nlpnotes
+
+    hf_nlpnotes.register()  # the command starts without it
 
     quiet_libraries()
     try:

@@ -62,8 +62,8 @@ def test_two_processes(monkeypatch, capsys, tiny_chinesebert_folder) -> None:
     arguments = ["--model", str(tiny_chinesebert_folder), "--seeds", "1", "--epochs", "3", "--batch_size", "4"]
     alone = run(monkeypatch, capsys, *arguments)
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", str(SCRIPT), *arguments]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    command = [*launch, "--config_file", str(EXAMPLES / "accelerate" / "ddp.yaml"), str(SCRIPT), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     rows = rows_of(done.stdout)

@@ -23,6 +23,7 @@ __all__ = ["main"]
 COMMANDS = (
     "demo",
     "classify",
+    "tag",
     "answer",
     "attention",
     "evaluate",
@@ -36,7 +37,8 @@ examples:
   hf-nlpnotes classify --labels 体育,财经,科技 titles.txt
   cat reviews.txt | hf-nlpnotes classify --labels 好评,差评 --template '{text}总之是{label}。' --json -
   hf-nlpnotes answer --model MODEL --question '谁写了《红楼梦》？' article.txt
-  hf-nlpnotes attention MODEL '国足今晚出战' -o page.html
+  hf-nlpnotes tag --model MODEL news.txt
+  hf-nlpnotes attention '国足今晚出战' -o page.html
   hf-nlpnotes eval fewclue --data FewCLUE/datasets --tasks eprstmt tnews
   hf-nlpnotes convert-chinesebert ShannonAI/ChineseBERT-base ./chinesebert-base
 """
@@ -74,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hf-nlpnotes",
         description=(
-            "Chinese text techniques on transformers: classify text by a prompt, answer questions about a text,"
-            " show attention, convert checkpoints."
+            "Chinese text techniques on transformers: classify, tag, answer questions, show attention; train and"
+            " measure models, convert checkpoints."
         ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

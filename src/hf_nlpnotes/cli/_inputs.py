@@ -1,4 +1,4 @@
-"""What the commands read: lines of text files, and models."""
+"""What the commands read: text files, and standard input."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 
 def whole_text(file: str, encoding: str) -> str:
     """The text of a file, or of standard input for `-`.
 
     Raises:
+        OSError: There is no such file.
         ValueError: The file is not text in this encoding, or there is no such encoding.
     """
-    data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    data = sys.stdin.buffer.read() if file == "-" else _bytes(Path(file))
     try:
         text = data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except UnicodeDecodeError as error:
@@ -29,6 +29,15 @@ def whole_text(file: str, encoding: str) -> str:
     return io.StringIO(text, newline=None).getvalue()
 
 
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {str(path)!r}; '-' reads standard input") from None
+    except IsADirectoryError:
+        raise IsADirectoryError(f"{str(path)!r} is a folder: name a file in it") from None
+
+
 def text_lines(file: str, encoding: str) -> Iterator[tuple[int, str]]:
     """Lines of a file that are not blank, with their numbers from 1."""
     for number, line in enumerate(whole_text(file, encoding).split("\n"), 1):
@@ -39,27 +48,3 @@ def text_lines(file: str, encoding: str) -> Iterator[tuple[int, str]]:
 def name_of(file: str) -> str:
     """What a file is called in messages."""
     return "standard input" if file == "-" else file
-
-
-def quiet_libraries() -> None:
-    """Turn the libraries' own reports off."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-
-
-def make_pipeline(task: str, model: str | None, **options: Any) -> Any:
-    """A pipeline on the named model, or on the embedded one."""
-    import transformers
-
-    import hf_nlpnotes
-
-    quiet_libraries()
-    hf_nlpnotes.register()  # the command starts without it
-    make: Any = transformers.pipeline  # its overloads know the stock tasks only
-    model = model or hf_nlpnotes.EMBEDDED_MODEL
-    try:
-        return make(task, model=model, **options)
-    except OSError as error:
-        raise OSError(f"the model {model!r} cannot be loaded: {error}") from error

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 def say(text: str = "") -> None:
     """Print a line to standard output."""
     sys.stdout.write(f"{text}\n")
+
+
+def note(text: str, *, quiet: bool) -> None:
+    """Tell on standard error what is no result."""
+    if not quiet:
+        sys.stderr.write(f"hf-nlpnotes: {text}\n")
 
 
 def text_width(text: str) -> int:
@@ -47,7 +55,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         say(f"  {line.rstrip()}")
 
 
-def json_target(file: str | None, option: str = "--json") -> Path | None:
+def output_path(file: str | None, option: str = "--output") -> Path | None:
     """The file to write, told to be impossible before hours of work rather than after."""
     if file is None:
         return None
@@ -59,11 +67,29 @@ def json_target(file: str | None, option: str = "--json") -> Path | None:
     return path
 
 
-def write_json(path: Path, report: dict[str, Any]) -> None:
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
     """Write a file whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, report: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    with whole_file(path) as file:
+        file.write(json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+
+
+@contextmanager
+def results_to(path: Path | None) -> Iterator[None]:
+    """Let `say` write to a file, whole or not at all, instead of standard output."""
+    if path is None:
+        yield
+        return
+    with whole_file(path) as file, contextlib.redirect_stdout(file):
+        yield

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ._arguments import positive, share
-from ._inputs import name_of, quiet_libraries, whole_text
-from ._output import json_target, say, shortened, write_json
+from ._inputs import name_of, whole_text
+from ._models import load_trained
+from ._options import add_encoding, add_json, add_model, add_output, add_quiet, add_running, new_command
+from ._output import note, output_path, results_to, say, shortened, write_json
 
 _EPILOG = """\
 With --question, FILE is the text that is asked about. Without, it has questions and their texts: a JSON file in
@@ -20,7 +22,7 @@ A row has the score, the characters of the text, and the answer. --json prints o
   {"id": …, "question": …, "answers": [{"score": …, "start": …, "end": …, "answer": …}]}
 and --predictions writes {id: answer}, as the scorers of SQuAD and CMRC2018 read it.
 
-MODEL is one that was trained to answer questions, as examples/question_answering.py does it.
+MODEL is one that was trained to answer questions, as `hf-nlpnotes train answer` does it.
 
 examples:
   hf-nlpnotes answer --model MODEL --question '谁写了《红楼梦》？' --question '写于何时？' article.txt
@@ -31,15 +33,16 @@ examples:
 
 def add_parser(commands: Any) -> None:
     """Add the command to a parser's subparsers."""
-    answer = commands.add_parser(
+    answer = new_command(
+        commands,
         "answer",
-        help="answer questions about a text with pieces of it",
+        run,
+        summary="answer questions about a text with pieces of it",
         description="Answer questions about a text with pieces of it.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     answer.add_argument("file", metavar="FILE", help="text, or JSON with questions; '-' for standard input")
-    answer.add_argument("--model", required=True, help="folder or hub name of a model for question answering")
+    add_model(answer, "a model for question answering", embedded=False)
     answer.add_argument("--question", action="append", metavar="TEXT", help="may be given several times")
     answer.add_argument("--top", type=positive, default=1, metavar="N", help="answers to a question (default: 1)")
     answer.add_argument(
@@ -49,19 +52,24 @@ def add_parser(commands: Any) -> None:
     answer.add_argument(
         "--max-answer-length", type=positive, metavar="N", help="tokens of the longest answer (default: 128)"
     )
-    answer.add_argument("--device", help="where to run: cpu, cuda:0, … (default: the first accelerator)")
-    answer.add_argument("--batch-size", type=positive, default=16, metavar="N", help="windows at once (default: 16)")
-    answer.add_argument("--encoding", default="utf-8", help="of the file (default: utf-8)")
-    answer.add_argument("--json", action="store_true", help="print one JSON object a question")
+    add_running(
+        answer,
+        batch_size=16,
+        batch_of="windows",
+        max_length="tokens of a window (default: as the model takes, or 384)",
+    )
+    add_encoding(answer)
+    add_output(answer)
     answer.add_argument("--predictions", metavar="FILE", help="write the best answer of each question to a JSON file")
-    answer.add_argument("--no-progress", action="store_true", help="show no progress bar on stderr")
-    answer.set_defaults(run=run)
+    add_json(answer, "print one JSON object a question")
+    add_quiet(answer)
 
 
 def run(args: argparse.Namespace) -> None:
     """Answer questions."""
     # Whatever may be wrong with options and files is told before a model is loaded.
-    target = json_target(args.predictions, "--predictions")
+    target = output_path(args.predictions, "--predictions")
+    output = output_path(args.output)
     text = whole_text(args.file, args.encoding)
     if args.question:
         if not text.strip():
@@ -74,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     if target is not None and len({row.get("id") for row in asked}) < len(asked):
         raise ValueError(f"--predictions needs an id of its own for each question, and {name_of(args.file)} has not")
 
-    pipe = _pipeline(args.model, args.device)
+    pipe = _pipeline(args)
     found = pipe(
         asked,
         batch_size=args.batch_size,
@@ -82,49 +90,46 @@ def run(args: argparse.Namespace) -> None:
         threshold=args.threshold,
         handle_impossible_answer=args.impossible,
         max_answer_len=args.max_answer_length,
-        progress_bar=not args.no_progress and sys.stderr.isatty(),
+        max_seq_len=args.max_length,
+        progress_bar=not args.quiet and sys.stderr.isatty(),
     )
     answers = [[one] if isinstance(one, dict) else one for one in found]
     if target is not None:
         best = {row["id"]: one[0]["answer"] if one else "" for row, one in zip(asked, answers, strict=True)}
         write_json(target, best)
-        if not args.json:
-            say(f"Wrote {len(best)} answers to {target}.")
+        note(f"wrote {len(best)} answers to {target}", quiet=args.quiet)
+        if not args.json and output is None:
             return
-    for row, one in zip(asked, answers, strict=True):
-        if args.json:
-            identity = {"id": row["id"]} if "id" in row else {}
-            say(json.dumps({**identity, "question": row["question"], "answers": one}, ensure_ascii=False))
-            continue
-        if len(asked) > 1:
-            say(shortened(str(row["question"])))
-        for answer in one:
-            piece = " ".join(answer["answer"].split()) or "(no answer)"
-            say(shortened(f"{answer['score']:.2f}  {answer['start']}:{answer['end']}  {piece}"))
+    with results_to(output):
+        for row, one in zip(asked, answers, strict=True):
+            _print(row, one, args, named=len(asked) > 1)
 
 
-def _pipeline(name: str, device: str | None) -> Any:
+def _print(row: Mapping[str, Any], answers: list[dict[str, Any]], args: argparse.Namespace, *, named: bool) -> None:
+    """The answers to one question."""
+    if args.json:
+        identity = {"id": row["id"]} if "id" in row else {}
+        say(json.dumps({**identity, "question": row["question"], "answers": answers}, ensure_ascii=False))
+        return
+    if named:
+        say(shortened(str(row["question"])))
+    for answer in answers:
+        piece = " ".join(answer["answer"].split()) or "(no answer)"
+        say(shortened(f"{answer['score']:.2f}  {answer['start']}:{answer['end']}  {piece}"))
+
+
+def _pipeline(args: argparse.Namespace) -> Any:
     """The pipeline, of a model that has learnt to answer: others give random pieces."""
+    model, tokenizer = load_trained(
+        "AutoModelForQuestionAnswering",
+        args,
+        to="answer questions",
+        teacher="train answer --data DATA --output FOLDER",
+    )
     import transformers
-    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-    import hf_nlpnotes
-
-    hf_nlpnotes.register()  # the command starts without it
-
-    quiet_libraries()
-    try:
-        model, report = AutoModelForQuestionAnswering.from_pretrained(name, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except OSError as error:
-        raise OSError(f"the model {name!r} cannot be loaded: {error}") from error
-    if report["missing_keys"]:
-        raise ValueError(
-            f"the model {name!r} was not trained to answer questions: its checkpoint has no"
-            f" {', '.join(sorted(report['missing_keys']))}. examples/question_answering.py trains one"
-        )
     make: Any = transformers.pipeline
-    return make("extractive-question-answering", model=model, tokenizer=tokenizer, device=device)
+    return make("extractive-question-answering", model=model, tokenizer=tokenizer, device=args.device)
 
 
 def _questions(text: str, name: str) -> Iterator[dict[str, Any]]:

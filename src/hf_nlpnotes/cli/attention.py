@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ._inputs import quiet_libraries
-from ._output import json_target, say
+from ._models import load
+from ._options import add_model, add_output, add_quiet, new_command
+from ._output import note, output_path
 
 _EPILOG = """\
 The page is one file that loads nothing else: it needs no network, and can be sent as it is. It shows lines between the
@@ -15,27 +16,26 @@ tokens of one head, its weights as a matrix, all heads at a glance, and queries 
 An encoder-decoder shows its encoder; with --decoder-text its decoder and what that looks at too.
 
 examples:
-  hf-nlpnotes attention MODEL '国足今晚出战' -o page.html
-  hf-nlpnotes attention MODEL '国足今晚出战' '对手是韩国队' --layer 4 --head 3 -o page.html
-  hf-nlpnotes attention MODEL '中国人民银行宣布下调存款准备金率' --words --view model
+  hf-nlpnotes attention '国足今晚出战' -o page.html
+  hf-nlpnotes attention '国足今晚出战' '对手是韩国队' --layer 4 --head 3 -o page.html
+  hf-nlpnotes attention '中国人民银行宣布下调存款准备金率' --words --view model --model MODEL
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to a parser's subparsers."""
-    attention = commands.add_parser(
+    attention = new_command(
+        commands,
         "attention",
-        help="show a model's attention on a text as a page for the browser",
+        run,
+        summary="show a model's attention on a text as a page for the browser",
         description="Show a model's attention on a text, or on two, as one HTML page.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    attention.add_argument("model", metavar="MODEL", help="folder or hub name of any model with attention")
     attention.add_argument("text", metavar="TEXT", help="the text")
     attention.add_argument("text_pair", metavar="TEXT2", nargs="?", help="a second text, for models that take pairs")
-    attention.add_argument(
-        "-o", "--output", default="attention.html", metavar="FILE", help="the page to write (default: attention.html)"
-    )
+    add_model(attention, "any model with attention", embedded=True)
+    add_output(attention, "the page; default: attention.html", default="attention.html")
     attention.add_argument("--layer", type=int, default=0, metavar="N", help="layer to show first (default: 0)")
     attention.add_argument("--head", type=int, default=0, metavar="N", help="head to show first (default: 0)")
     attention.add_argument(
@@ -48,12 +48,12 @@ def add_parser(commands: Any) -> None:
     attention.add_argument(
         "--theme", choices=["auto", "light", "dark"], default="auto", help="colours (default: the reader's)"
     )
-    attention.set_defaults(run=run)
+    add_quiet(attention)
 
 
 def run(args: argparse.Namespace) -> None:
     """Write a page."""
-    target = json_target(args.output, "--output")
+    target = output_path(args.output)
     assert target is not None  # it has a default
     if args.words and args.view == "neuron":
         raise ValueError("--words and --view neuron: words have no queries and keys; choose one of the two")
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
     from hf_nlpnotes.attention import capture_attention, head_view
 
-    model, tokenizer = _load(args.model)
+    model, tokenizer = load("AutoModel", args)
     maps = capture_attention(
         model,
         tokenizer,
@@ -73,21 +73,7 @@ def run(args: argparse.Namespace) -> None:
     )
     page = head_view(maps, args.layer, args.head, view=args.view, words=args.words, title=args.title, theme=args.theme)
     page.save(target)
-    say(f"Wrote {target}, {len(page.html.encode()) / 1e6:.2f} MB: {maps!r}")
-
-
-def _load(name: str) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
-
-    import hf_nlpnotes
-
-    hf_nlpnotes.register()  # the command starts without it
-
-    quiet_libraries()
-    try:
-        return AutoModel.from_pretrained(name), AutoTokenizer.from_pretrained(name)
-    except OSError as error:
-        raise OSError(f"the model {name!r} cannot be loaded: {error}") from error
+    note(f"wrote {target}, {len(page.html.encode()) / 1e6:.2f} MB: {maps!r}", quiet=args.quiet)
 
 
 def _words() -> Any:

@@ -1,18 +1,35 @@
-"""`hf-nlpnotes classify`: the lines of a file, by a prompt."""
+"""`hf-nlpnotes classify`: the lines of a file, by a prompt or with a model that was trained to classify."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterator
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
 from ._arguments import positive, shares
-from ._inputs import make_pipeline, name_of, text_lines
-from ._output import padded, say, shortened, text_width
+from ._inputs import name_of, text_lines
+from ._models import head_of, make_pipeline
+from ._options import add_encoding, add_json, add_model, add_output, add_quiet, add_running, new_command
+from ._output import note, output_path, padded, results_to, say, shortened, text_width
 
-_CLASSIFY_EPILOG = """\
+Answer = dict[str, Any]
+Classify = Callable[[Iterator[str]], tuple[list[str], Iterator[Answer]]]
+"""Texts -> all labels, and an answer a text: `{"sequence", "labels", "scores"}`, best first."""
+
+_CALIBRATIONS = ("contextual", "none", "domain", "batch", "prior")
+_OF_PROMPTS = ("labels", "template", "verbalizer", "calibration", "prior")
+_OTHER_HEADS = {
+    "": "",
+    "TokenClassification": "sequence tagging",
+    "QuestionAnswering": "question answering",
+    "MultipleChoice": "multiple choice",
+}
+
+_EPILOG = """\
 The text is put into the template with masks in place of {label}; the label whose words the model expects most is the
 answer. Words: "ready" (the default) takes words that come with the package for the labels it knows, and the label
 itself for others; "names" takes the labels themselves; a JSON file maps labels to words,
@@ -20,64 +37,63 @@ itself for others; "names" takes the labels themselves; a JSON file maps labels 
 Calibration takes out what the model prefers before reading: "contextual" and "domain" judge each text alone, "batch"
 and "prior" compare all texts of the file, and are more accurate when there are many and no label is rare.
 
+A --model that was trained to classify (`hf-nlpnotes train classify`) has labels of its own, and takes no prompt.
+
 examples:
   hf-nlpnotes classify --labels 体育,财经,科技 titles.txt
   hf-nlpnotes classify --verbalizer words.json --calibration batch --json titles.txt > answers.jsonl
   hf-nlpnotes classify --labels 体育,财经 --encoding gb18030 old.txt
+  hf-nlpnotes classify --model FOLDER --output answers.txt reviews.txt
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to a parser's subparsers."""
-    classify = commands.add_parser(
+    classify = new_command(
+        commands,
         "classify",
-        help="classify the lines of a file by a prompt",
+        run,
+        summary="classify the lines of a file, by a prompt or with a trained model",
         description="Classify every line of a text file, blank lines excepted.",
-        epilog=_CLASSIFY_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EPILOG,
     )
     classify.add_argument("file", metavar="FILE", help="text file, one text a line; '-' for standard input")
     classify.add_argument("--labels", help="labels separated by commas (default: those of the verbalizer file)")
     classify.add_argument("--template", help="prompt with the slots {label} and {text}")
-    classify.add_argument("--verbalizer", default="ready", help="words of the labels: ready, names or a JSON file")
-    classify.add_argument(
-        "--calibration", default="contextual", choices=["none", "contextual", "domain", "batch", "prior"]
-    )
+    classify.add_argument("--verbalizer", help="words of the labels: ready, names or a JSON file (default: ready)")
+    classify.add_argument("--calibration", choices=_CALIBRATIONS, help=f"see above (default: {_CALIBRATIONS[0]})")
     classify.add_argument(
         "--prior", type=shares, metavar="SHARES", help="of the labels, for --calibration prior: such as 0.5,0.3,0.2"
     )
-    classify.add_argument("--model", help="folder or hub name of a masked language model (default: the embedded one)")
-    classify.add_argument("--device", help="where to run: cpu, cuda:0, … (default: the first accelerator)")
-    classify.add_argument("--batch-size", type=positive, default=32, metavar="N")
-    classify.add_argument("--max-length", type=positive, metavar="N", help="cut texts so that a prompt has N tokens")
-    classify.add_argument("--top", type=positive, default=1, metavar="N", help="labels to show for a text")
-    classify.add_argument("--encoding", default="utf-8", help="of the file (default: utf-8)")
-    classify.add_argument("--json", action="store_true", help="print one JSON object a line, with all labels")
-    classify.add_argument("--no-progress", action="store_true", help="show no progress bar on stderr")
-    classify.set_defaults(run=run)
+    classify.add_argument(
+        "--top", type=positive, default=1, metavar="N", help="labels to show for a text (default: 1)"
+    )
+    add_model(classify, "a masked language model, or of one trained to classify", embedded=True)
+    add_running(classify, batch_size=32, batch_of="texts", max_length="cut texts so that a prompt has N tokens")
+    add_encoding(classify)
+    add_output(classify)
+    add_json(classify, "print one JSON object a line, with all labels")
+    add_quiet(classify)
 
 
 def run(args: argparse.Namespace) -> None:
     """Classify a file."""
-    verbalizer, labels = _labels_and_words(args)
+    target = output_path(args.output)
+    trained = args.model is not None and _is_trained(args)
+    asked = None if trained else _labels_and_words(args)
     texts = list(text_lines(args.file, args.encoding))
     if not texts:
-        sys.stderr.write(f"hf-nlpnotes: {name_of(args.file)} has no text\n")
-        return
+        note(f"{name_of(args.file)} has no text", quiet=args.quiet)
+        if target is None:
+            return
     from tqdm import tqdm
 
-    pipe = make_pipeline("zero-shot-prompt", args.model, device=args.device)
-    options = {
-        "candidate_labels": labels,
-        "template": args.template,
-        "verbalizer": verbalizer,
-        "calibration": args.calibration,
-        "label_prior": args.prior,
-        "max_length": args.max_length,
-        "batch_size": args.batch_size,
-    }
-    with tqdm(texts, desc="classify", unit="text", disable=args.no_progress, file=sys.stderr) as bar:
-        answers = pipe((text for _, text in bar), **options)
+    classify = _by_labels(args) if asked is None else _by_prompt(args, *asked)
+    with (
+        results_to(target),
+        tqdm(texts, desc="classify", unit="text", disable=args.quiet, file=sys.stderr) as bar,
+    ):
+        labels, answers = classify(text for _, text in bar)
         width = max(map(text_width, labels))
         for (number, text), answer in zip(texts, answers, strict=True):
             if args.json:
@@ -92,15 +108,72 @@ def run(args: argparse.Namespace) -> None:
                 say(row)
 
 
+def _is_trained(args: argparse.Namespace) -> bool:
+    """Whether the model has labels of its own.
+
+    Raises:
+        ValueError: it is for something else, or options of prompts are given to a model that needs no prompt.
+    """
+    head = head_of(args)
+    if head in _OTHER_HEADS:
+        kind = f"a model for {_OTHER_HEADS[head]}" if head else "an encoder without a head"
+        raise ValueError(
+            f"the model {args.model!r} is {kind}: name a masked language model, or train one to classify with"
+            f" `hf-nlpnotes train classify --model {args.model} --data DATA --output FOLDER`"
+        )
+    if head != "SequenceClassification":
+        return False
+    given = [name for name in _OF_PROMPTS if getattr(args, name) is not None]
+    if given:
+        raise ValueError(
+            f"--{given[0]} is for prompts, and the model {args.model!r} has learnt labels of its own: leave it out, or"
+            " name a masked language model"
+        )
+    return True
+
+
+def _by_labels(args: argparse.Namespace) -> Classify:
+    """With the labels that a model has learnt."""
+    pipe = make_pipeline("text-classification", args, device=args.device)
+    limit = {} if args.max_length is None else {"max_length": args.max_length}
+
+    def classify(texts: Iterator[str]) -> tuple[list[str], Iterator[Answer]]:
+        read, kept = tee(texts)
+        found = pipe(read, batch_size=args.batch_size, top_k=None, truncation=True, **limit)
+        rows = (
+            {"sequence": text, **{f"{name}s": [each[name] for each in one] for name in ("label", "score")}}
+            for text, one in zip(kept, found, strict=True)
+        )
+        return list(pipe.model.config.id2label.values()), rows
+
+    return classify
+
+
+def _by_prompt(args: argparse.Namespace, verbalizer: Any, labels: list[str]) -> Classify:
+    """With any labels, by a prompt."""
+    pipe = make_pipeline("zero-shot-prompt", args, device=args.device)
+    options = {
+        "candidate_labels": labels,
+        "template": args.template,
+        "verbalizer": verbalizer,
+        "calibration": args.calibration or _CALIBRATIONS[0],
+        "label_prior": args.prior,
+        "max_length": args.max_length,
+        "batch_size": args.batch_size,
+    }
+    return lambda texts: (labels, pipe(texts, **options))
+
+
 def _labels_and_words(args: argparse.Namespace) -> tuple[Any, list[str]]:
     """The verbalizer and the labels that the options ask for."""
     labels = [label.strip() for label in (args.labels or "").replace("，", ",").split(",") if label.strip()]
-    if args.prior and args.calibration != "prior":
-        raise ValueError(f"--prior is for --calibration prior, and the calibration is {args.calibration}")
-    if args.verbalizer in ("ready", "names"):
+    calibration = args.calibration or _CALIBRATIONS[0]
+    if args.prior and calibration != "prior":
+        raise ValueError(f"--prior is for --calibration prior, and the calibration is {calibration}")
+    if args.verbalizer in (None, "ready", "names"):
         if not labels:
             raise ValueError("no labels: give --labels 体育,财经,科技, or --verbalizer FILE with words for each label")
-        return ("ready" if args.verbalizer == "ready" else None), labels
+        return (None if args.verbalizer == "names" else "ready"), labels
     path = Path(args.verbalizer)
     try:
         words = json.loads(path.read_text(encoding="utf-8"))

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ._inputs import make_pipeline
+from ._models import make_pipeline
+from ._options import add_json, add_model, new_command
 from ._output import print_table, say
 
 _DEMO_TASKS = [
@@ -39,22 +40,32 @@ _DEMO_TASKS = [
 _DEMO_MASKS = ["我很喜[MASK]吃苹果。", "他在银[MASK]工作。", "中国的首都是北[MASK]。"]
 
 
+_EPILOG = """\
+examples:
+  hf-nlpnotes demo
+  hf-nlpnotes demo --json
+"""
+
+
 def add_parser(commands: Any) -> None:
     """Add the command to a parser's subparsers."""
-    demo = commands.add_parser(
+    demo = new_command(
+        commands,
         "demo",
-        help="classify Chinese sentences and fill masks with the embedded model, offline",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        run,
+        summary="classify Chinese sentences and fill masks with the embedded model, offline",
+        description="Classify a few sentences by a prompt, fill masks, and print tables.",
+        epilog=_EPILOG,
     )
-    demo.add_argument("--model", help="folder or hub name of a masked language model (default: the embedded one)")
-    demo.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    demo.set_defaults(run=run)
+    add_model(demo, "a masked language model", embedded=True)
+    demo.add_argument("--device", help="where to run: cpu, cuda:0, … (default: the first accelerator)")
+    add_json(demo, "print one JSON object instead of tables")
 
 
 def run(args: argparse.Namespace) -> None:
     """Show what the embedded model does."""
     started = time.perf_counter()
-    pipe = make_pipeline("zero-shot-prompt", args.model)
+    pipe = make_pipeline("zero-shot-prompt", args, device=args.device)
     from transformers import pipeline
 
     fill = pipeline("fill-mask", model=pipe.model, tokenizer=pipe.tokenizer, device=pipe.device)

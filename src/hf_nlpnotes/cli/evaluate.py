@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from typing import Any
 
 from ._arguments import natural, positive, positive_number
-from ._inputs import make_pipeline
-from ._output import json_target, print_table, write_json
+from ._models import make_pipeline
+from ._options import add_json, add_model, add_output, add_quiet, new_command
+from ._output import output_path, print_table, say, write_json
 
 _LEARNING_RATE = 2e-4
 
@@ -23,23 +25,24 @@ Other prompts: --prompts FILE, a JSON file with a template, a verbalizer or both
 
 examples:
   hf-nlpnotes eval fewclue --data FewCLUE/datasets --shots zero
-  hf-nlpnotes eval fewclue --data FewCLUE/datasets --tasks eprstmt --json eprstmt.json
+  hf-nlpnotes eval fewclue --data FewCLUE/datasets --tasks eprstmt -o eprstmt.json
   hf-nlpnotes eval fewclue --data FewCLUE/datasets --model hfl/chinese-roberta-wwm-ext --learning-rate 2e-5
 """
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to a parser's subparsers."""
-    evaluate = commands.add_parser(
+    evaluate = new_command(
+        commands,
         "eval",
-        help="measure a model by prompts on a benchmark, without training and on a few examples",
+        run,
+        summary="measure a model by prompts on a benchmark, without training and on a few examples",
         description="Measure a masked language model by prompts, without training and trained on a few examples.",
         epilog=_EVAL_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     evaluate.add_argument("benchmark", choices=["fewclue"], help="the benchmark")
     evaluate.add_argument("--data", required=True, metavar="DIR", help="folder with one folder a task")
-    evaluate.add_argument("--model", help="folder or hub name of a masked language model (default: the embedded one)")
+    add_model(evaluate, "a masked language model", embedded=True)
     evaluate.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks (default: all that DIR has)")
     evaluate.add_argument(
         "--shots", nargs="+", choices=["zero", "few"], default=["zero", "few"], help="what to measure (default: both)"
@@ -72,9 +75,9 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument("--batch-size", type=positive, default=32, metavar="N", help="of testing (default: 32)")
     evaluate.add_argument("--max-length", type=positive, metavar="N", help="cut texts so that a prompt has N tokens")
     evaluate.add_argument("--device", help="cpu, cuda:0, … (default: the first accelerator); few-shot: cpu or default")
-    evaluate.add_argument("--json", metavar="FILE", help="write everything that was measured to a JSON file")
-    evaluate.add_argument("--no-progress", action="store_true", help="show no progress bar on stderr")
-    evaluate.set_defaults(run=run)
+    add_output(evaluate, "a JSON report with everything that was measured")
+    add_json(evaluate, "print the report instead of the table")
+    add_quiet(evaluate)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -85,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     from hf_nlpnotes.prompting.evaluation import HEADER, TaskResult, table
 
     # Whatever may be wrong with options and files is told before anything is computed.
-    path = json_target(args.json)
+    path = output_path(args.output)
     zero, few = "zero" in args.shots, "few" in args.shots
     prompts = fewclue.read_prompts(args.prompts) if args.prompts else {}
     names = fewclue.find_tasks(args.data, args.tasks)
@@ -95,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         if few and not task.splits:
             raise ValueError(f"{task.name} has no training split: add train_0.json, or leave it out with --shots zero")
 
-    pipe = make_pipeline("zero-shot-prompt", args.model, device=args.device)
+    pipe = make_pipeline("zero-shot-prompt", args, device=args.device)
     from hf_nlpnotes.prompting import fewclue_runs as runs
 
     model = pipe.model.name_or_path
@@ -112,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
         runs.spelled_words(task, pipe.tokenizer)
     results: list[TaskResult] = []
     total = sum(runs.texts_to_read(task, zero, len(seeds), options.epochs) for task in tasks)
-    with tqdm(total=total, unit="text", disable=args.no_progress, file=sys.stderr) as bar:
+    with tqdm(total=total, unit="text", disable=args.quiet, file=sys.stderr) as bar:
         for task in tasks:
             bar.set_description(task.name)
             score = None
@@ -131,9 +134,13 @@ def run(args: argparse.Namespace) -> None:
                 for seed in seeds
             ]
             results.append(runs.result_of(task, score, trained))
-    print_table(HEADER, table(results))
+    report = _evaluation_report(args, model, tasks, results)
+    if args.json:
+        say(json.dumps(report, ensure_ascii=False, indent=2))
+    else:
+        print_table(HEADER, table(results))
     if path is not None:
-        write_json(path, _evaluation_report(args, model, tasks, results))
+        write_json(path, report)
 
 
 def _evaluation_report(args: argparse.Namespace, model: str, tasks: Any, results: Any) -> dict[str, Any]:

@@ -281,7 +281,7 @@ def test_eval_prints_a_table_and_writes_json(
     tiny: None, fewclue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "report.json"
-    command = ["eval", "fewclue", "--data", str(fewclue), "--limit", "6", "--json", str(file)]
+    command = ["eval", "fewclue", "--data", str(fewclue), "--limit", "6", "--output", str(file)]
     assert cli.main([*command, *EVAL_FEW]) == 0
     out, err = capsys.readouterr()
     rows = [line.split() for line in out.splitlines()]
@@ -314,7 +314,7 @@ def test_eval_of_a_part(tiny: None, fewclue: Path, tmp_path: Path, capsys: pytes
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps({"eprstmt": {"template": "{label}：{text}", "verbalizer": words}}), encoding="utf-8")
     file = tmp_path / "report.json"
-    options = ["--tasks", "eprstmt", "--shots", "zero", "--prompts", str(prompts), "--json", str(file)]
+    options = ["--tasks", "eprstmt", "--shots", "zero", "--prompts", str(prompts), "--output", str(file)]
     assert cli.main(["eval", "fewclue", "--data", str(fewclue), "--no-progress", *options]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 3
@@ -332,8 +332,8 @@ def test_eval_of_a_part(tiny: None, fewclue: Path, tmp_path: Path, capsys: pytes
         (["--tasks", "chid"], "Unknown task 'chid'"),
         (["--splits", "0", "3"], "no training split '3'; there are: 0, 1"),
         (["--prompts", "absent.json"], "no file of prompts 'absent.json'"),
-        (["--json", "absent/report.json"], "there is no folder 'absent'"),
-        (["--json", "."], "is a folder"),
+        (["--output", "absent/report.json"], "there is no folder 'absent'"),
+        (["--output", "."], "is a folder"),
         (["--model", "absent/model"], "absent/model"),
     ],
 )
@@ -364,7 +364,7 @@ def test_eval_leaves_no_half_written_file(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    command = ["eval", "fewclue", "--data", str(fewclue), "--shots", "zero", "--no-progress", "--json", str(file)]
+    command = ["eval", "fewclue", "--data", str(fewclue), "--shots", "zero", "--no-progress", "--output", str(file)]
     assert cli.main(command) == 1
     assert file.read_text(encoding="utf-8") == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["datasets", "report.json"]

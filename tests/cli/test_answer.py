@@ -107,7 +107,7 @@ def test_predictions_of_a_squad_file(model: str, squad: str, tmp_path: Path, cap
     target = tmp_path / "predictions.json"
     assert run(model, "--predictions", str(target), squad) == 0
     assert json.loads(target.read_text(encoding="utf-8")) == {"q0": "你他们", "q1": "你他们"}
-    assert str(target) in capsys.readouterr().out
+    assert str(target) in capsys.readouterr().err
     assert run(model, "--json", squad) == 0
     assert [row["id"] for row in objects(capsys.readouterr().out)] == ["q0", "q1"]
 

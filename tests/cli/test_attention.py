@@ -9,6 +9,7 @@ import pytest
 from transformers import BertTokenizerFast, T5Config, T5Model
 
 from hf_nlpnotes import cli
+from hf_nlpnotes.cli import attention
 
 Captured = pytest.CaptureFixture[str]
 
@@ -33,10 +34,11 @@ def data_of(path: Path) -> dict[str, Any]:
 def test_a_page_of_two_texts(tiny_chinesebert_folder: Path, tmp_path: Path, capsys: Captured) -> None:
     page = tmp_path / "page.html"
     options = ["--layer", "1", "--head", "-1", "--view", "matrix", "--theme", "dark", "-o", str(page)]
-    assert cli.main(["attention", str(tiny_chinesebert_folder), "国足出战", "球队", *options]) == 0
-    out, _ = capsys.readouterr()
-    assert out.startswith(f"Wrote {page}, 0.")
-    assert "layers: 2 encoder" in out
+    assert cli.main(["attention", "--model", str(tiny_chinesebert_folder), "国足出战", "球队", *options]) == 0
+    out, err = capsys.readouterr()
+    assert not out, "the page is the result"
+    assert f"wrote {page}, 0." in err
+    assert "layers: 2 encoder" in err
     data = data_of(page)
     assert (data["view"], data["layer"], data["head"]) == ("matrix", 1, 1)
     assert 'data-theme="dark"' in page.read_text(encoding="utf-8")
@@ -44,9 +46,11 @@ def test_a_page_of_two_texts(tiny_chinesebert_folder: Path, tmp_path: Path, caps
 
 
 def test_words(tiny_chinesebert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.attention, "_words", lambda: lambda text: [text[:2], text[2:]])
+    monkeypatch.setattr(attention, "_words", lambda: lambda text: [text[:2], text[2:]])
     page = tmp_path / "page.html"
-    assert cli.main(["attention", str(tiny_chinesebert_folder), "国足出战", "--words", "-o", str(page)]) == 0
+    assert (
+        cli.main(["attention", "--model", str(tiny_chinesebert_folder), "国足出战", "--words", "-o", str(page)]) == 0
+    )
     assert data_of(page)["sequences"][0]["tokens"] == ["[CLS]", "国足", "出战", "[SEP]"]
 
 
@@ -56,7 +60,7 @@ def test_an_encoder_decoder(tiny_chinesebert_folder: Path, tmp_path: Path) -> No
     T5Model(config).save_pretrained(folder)
     BertTokenizerFast(str(tiny_chinesebert_folder / "vocab.txt")).save_pretrained(folder)
     page = tmp_path / "page.html"
-    assert cli.main(["attention", str(folder), "国足出战", "--decoder-text", "球队", "-o", str(page)]) == 0
+    assert cli.main(["attention", "--model", str(folder), "国足出战", "--decoder-text", "球队", "-o", str(page)]) == 0
     assert [layer["kind"] for layer in data_of(page)["layers"]] == ["encoder", "decoder", "cross"]
 
 
@@ -81,7 +85,7 @@ def test_what_cannot_be_shown(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["attention", str(tiny_chinesebert_folder), text, *options]) == 1
+    assert cli.main(["attention", "--model", str(tiny_chinesebert_folder), text, *options]) == 1
     out, err = capsys.readouterr()
     assert not out
     assert message in err
@@ -91,11 +95,11 @@ def test_what_cannot_be_shown(
 
 def test_a_long_text_is_cut_when_asked(tiny_chinesebert_folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    arguments = ["attention", str(tiny_chinesebert_folder), "国足" * 100, "--truncate", "-o", str(page)]
+    arguments = ["attention", "--model", str(tiny_chinesebert_folder), "国足" * 100, "--truncate", "-o", str(page)]
     assert cli.main(arguments) == 0
     assert len(data_of(page)["sequences"][0]["tokens"]) == 128
 
 
 def test_no_such_model(tmp_path: Path, capsys: Captured) -> None:
-    assert cli.main(["attention", str(tmp_path / "absent"), "国足"]) == 1
+    assert cli.main(["attention", "--model", str(tmp_path / "absent"), "国足"]) == 1
     assert "cannot be loaded" in capsys.readouterr().err

@@ -1,0 +1,119 @@
+"""Models as the commands load them: with the right head, without foreign code, and with errors that fit on a line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_CONFIGS = ("config.json", "adapter_config.json", "prompt.json")
+
+
+def quiet_libraries() -> None:
+    """Turn the libraries' own reports off."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def loading_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `--revision` and `--trust-remote-code` say to every `from_pretrained`."""
+    # False, not None: with None transformers would ask on standard input, where a command reads its text.
+    return {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+
+
+def find_model(name: str | None) -> str:
+    """The model's name, or the embedded model's folder for None.
+
+    Raises:
+        ValueError: a folder that holds no model, or a file.
+    """
+    import hf_nlpnotes
+
+    hf_nlpnotes.register()  # the command starts without it
+    quiet_libraries()
+    if name is None:
+        return hf_nlpnotes.EMBEDDED_MODEL
+    path = Path(name)
+    if path.is_file():
+        raise ValueError(f"--model {name!r} is a file: name the folder that it lies in")
+    if path.is_dir() and not any((path / config).is_file() for config in _CONFIGS):
+        inside = sorted(child.name for child in path.iterdir() if (child / "config.json").is_file())
+        hint = f"; its folder {inside[-1]!r} has one" if inside else ", as save_pretrained and `train` write it"
+        raise ValueError(f"--model {name!r} is a folder without a model: expected one with config.json{hint}")
+    return name
+
+
+def make_pipeline(task: str, args: argparse.Namespace, **options: Any) -> Any:
+    """A pipeline of a task on the model that the options name."""
+    import transformers
+
+    make: Any = transformers.pipeline  # its overloads know the stock tasks only
+    name = find_model(args.model)
+    with _told_on_a_line(name):
+        return make(task, model=name, **loading_options(args), **options)
+
+
+def load(auto_class: str, args: argparse.Namespace) -> tuple[Any, Any]:
+    """A model of an Auto class, by its name, and its tokenizer."""
+    model, tokenizer, _ = _loaded(auto_class, args)
+    return model, tokenizer
+
+
+def load_trained(auto_class: str, args: argparse.Namespace, *, to: str, teacher: str) -> tuple[Any, Any]:
+    """A model whose head has been trained, and its tokenizer.
+
+    Args:
+        auto_class: name of the Auto class.
+        args: the command's options.
+        to: what the model must have learnt, for the message.
+        teacher: the command that trains such a model.
+
+    Raises:
+        ValueError: the checkpoint has no weights for the head, which would give random results.
+    """
+    model, tokenizer, missing = _loaded(auto_class, args)
+    if missing:
+        raise ValueError(
+            f"the model {args.model!r} was not trained to {to}: its checkpoint has no {', '.join(sorted(missing))}."
+            f" `hf-nlpnotes {teacher}` trains one"
+        )
+    return model, tokenizer
+
+
+def head_of(args: argparse.Namespace) -> str | None:
+    """What a checkpoint's head is for: "MaskedLM", "SequenceClassification", …; "" without one, None if not told."""
+    from transformers import AutoConfig
+
+    name = find_model(args.model)
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        return None  # an adapter or a prompt, which name their model
+    with _told_on_a_line(name):
+        config = AutoConfig.from_pretrained(name, **loading_options(args))
+    for architecture in config.architectures or ():
+        if "LMHead" in architecture or architecture.endswith("ForPreTraining"):
+            return "MaskedLM" if architecture.endswith("ForPreTraining") else "CausalLM"
+        return architecture.rpartition("For")[2] if "For" in architecture else ""
+    return None
+
+
+def _loaded(auto_class: str, args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
+    import transformers
+
+    name, options = find_model(args.model), loading_options(args)
+    with _told_on_a_line(name):
+        model, report = getattr(transformers, auto_class).from_pretrained(name, output_loading_info=True, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+    return model, tokenizer, list(report["missing_keys"])
+
+
+@contextmanager
+def _told_on_a_line(name: str) -> Iterator[None]:
+    """Name the model in errors of loading it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"the model {name!r} cannot be loaded: {error}") from error

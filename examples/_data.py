@@ -1,4 +1,4 @@
-"""Labelled text for the examples: a folder of files or a name on the hub, always with the same columns.
+"""Labelled text for the examples: a file, a folder of files or a name on the hub, always with the same columns.
 
 `read_texts` gives splits with `text` and `label`, `read_tags` splits with `tokens` and `ner_tags`; the names of the
 labels are in the features, where every stock script looks for them.
@@ -47,13 +47,15 @@ def column_of(columns: Iterable[str], choices: tuple[str, ...], origin: str) -> 
 
 
 def read_texts(name: str, limit: int | None = None, seed: int = 0) -> DatasetDict:
-    """Read texts with labels from a folder (`train.tsv`, `dev.json`, `test.csv`, …) or from the hub.
+    """Read texts with labels from a file, a folder (`train.tsv`, `dev.json`, `test.csv`, …) or from the hub.
 
     `limit` keeps that many training texts, drawn by `seed`. A data set without test texts, or without validation
     texts, gets them out of its training texts (a tenth), by the same seed.
     """
     folder = Path(name)
-    if folder.is_dir():
+    if folder.is_file():
+        parts = {"train": rows_of(folder)}
+    elif folder.is_dir():
         files = files_of(folder, (".tsv", ".csv", ".json", ".jsonl"))
         if "train" not in files:
             raise SystemExit(f"{folder} has no file of training texts: expected train.tsv, train.csv or train.json.")

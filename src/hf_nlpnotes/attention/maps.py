@@ -265,18 +265,23 @@ class AttentionMaps:
             ValueError: The file is not one of these, or of a later version.
         """
         header, arrays = read_archive(Path(path), FORMAT)
-        layers = [
-            LayerAttention(
-                **plain
-                | {name.partition(".")[2]: value for name, value in arrays.items() if name.startswith(f"{index}.")}
+        try:
+            layers = [
+                LayerAttention(
+                    **plain
+                    | {name.partition(".")[2]: value for name, value in arrays.items() if name.startswith(f"{index}.")}
+                )
+                for index, plain in enumerate(header["layers"])
+            ]
+            decoder = header["decoder_tokens"]
+            return cls(
+                header["model"],
+                header["model_type"],
+                tuple(layers),
+                TokenSequence.from_dict(header["tokens"]),
+                None if decoder is None else TokenSequence.from_dict(decoder),
             )
-            for index, plain in enumerate(header["layers"])
-        ]
-        decoder = header["decoder_tokens"]
-        return cls(
-            header["model"],
-            header["model_type"],
-            tuple(layers),
-            TokenSequence.from_dict(header["tokens"]),
-            None if decoder is None else TokenSequence.from_dict(decoder),
-        )
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise ValueError(
+                f"{path} holds no whole attention maps ({type(error).__name__}: {error}): save them anew"
+            ) from error

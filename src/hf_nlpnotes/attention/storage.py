@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 HEADER = "header.json"
+
+_DAMAGE = (  # what numpy, zipfile, zlib and json raise for bytes that are not what they should be
+    *(ValueError, KeyError, TypeError, AttributeError, NotImplementedError, EOFError, OSError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, MemoryError, SyntaxError),
+)
 
 
 def write_archive(path: Path, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Path:
@@ -36,11 +43,15 @@ def read_archive(path: Path, newest: int) -> tuple[dict[str, Any], dict[str, NDA
         ValueError: The file is something else, or its header's "format" is above `newest`.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: of a file that is no archive, NumPy leaves its own handle open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop(HEADER).tobytes())
-    except (zipfile.BadZipFile, KeyError, AttributeError, ValueError) as error:
+    except FileNotFoundError:
+        raise
+    except _DAMAGE as error:
         raise ValueError(f"{path} is not a file of attention maps: expected what AttentionMaps.save wrote") from error
-    if not isinstance(header, dict) or not 1 <= int(header.get("format", 0)) <= newest:
+    version = header.get("format") if isinstance(header, dict) else None
+    if not isinstance(version, int) or not 1 <= version <= newest:
         raise ValueError(f"{path} has a layout that this version cannot read: expected format {newest} or older")
     return header, arrays

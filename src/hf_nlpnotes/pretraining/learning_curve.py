@@ -51,5 +51,8 @@ def plot_learning_curves(stages: Mapping[str, Logs], path: str | os.PathLike[str
             panel.spines[["top", "right"]].set_visible(False)
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    figure.savefig(temporary, dpi=150)
-    os.replace(temporary, path)
+    try:
+        figure.savefig(temporary, dpi=150)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

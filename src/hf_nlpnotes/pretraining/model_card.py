@@ -126,8 +126,11 @@ def write_card(
         *([f"## Limits\n\n{limits}\n"] if limits else []),
     ]
     temporary = folder / "README.md.tmp"
-    temporary.write_text("\n".join(parts), encoding="utf-8")
-    os.replace(temporary, folder / "README.md")
+    try:
+        temporary.write_text("\n".join(parts), encoding="utf-8")
+        os.replace(temporary, folder / "README.md")
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _introduction(model: Any, folder: Path, name: str, device: str, about: str) -> str:

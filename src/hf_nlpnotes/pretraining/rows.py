@@ -28,6 +28,8 @@ from .packing import word_starts
 Lines = TypeVar("Lines", Dataset, IterableDataset)
 Segmenter = Callable[[str], Iterable[str]]
 
+logger = logging.getLogger(__name__)
+
 NO_WORD = -1  # word id of special tokens
 CHUNK = 5000  # lines that are packed together; what they leave over is a shorter row a source
 _AT_ONCE = 200_000  # characters given to the tokenizer in one call, which makes a Python object of each token
@@ -397,19 +399,33 @@ def cached_rows(folder: str | Path, key_parts: Mapping[str, Any], build: Callabl
     canonical = json.dumps([_FORMAT, _canonical(key_parts)], sort_keys=True, ensure_ascii=False)
     key = hashlib.sha256(canonical.encode()).hexdigest()
     place, temporary = folder / f"rows-{key}", folder / f".rows-{key}.tmp"
-    if not place.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".rows-{key}.lock"):
-            if not place.exists():
-                shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed: nobody else has the lock
-                try:
-                    build().save_to_disk(str(temporary))
-                    os.replace(temporary, place)
-                finally:
-                    shutil.rmtree(temporary, ignore_errors=True)
-    rows = load_from_disk(str(place))
-    assert isinstance(rows, Dataset)
+    if place.exists() and (rows := _opened(place)) is not None:
+        return rows
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".rows-{key}.lock"):
+        if place.exists():
+            if (rows := _opened(place)) is not None:
+                return rows
+            logger.warning("%s is damaged: the rows are made again.", place)
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed: nobody else has the lock
+        try:
+            build().save_to_disk(str(temporary))
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(temporary, place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    rows = _opened(place)
+    assert rows is not None, f"{place} was written a moment ago"
     return rows
+
+
+def _opened(place: Path) -> Dataset | None:
+    """The rows of a folder; None where a file is absent, cut off or no Arrow."""
+    try:
+        rows = load_from_disk(str(place))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return None
+    return rows if isinstance(rows, Dataset) else None
 
 
 def _canonical(part: Any) -> Any:

@@ -228,7 +228,7 @@ class PromptConfig(PushToHubMixin):
         path = Path(found)
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:  # no UTF-8 or no JSON
+        except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or thousands of brackets
             raise ValueError(f"{path} cannot be read as JSON: {error}. Repair it, or save the prompt anew.") from error
         if not isinstance(values, dict):
             raise ValueError(

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -179,9 +180,13 @@ def load_tensors(path: str | os.PathLike[str], expected: Mapping[str, torch.Tens
     """Read tensors of a file into those of the same names, in place.
 
     Raises:
-        `ValueError`: one is missing or has another shape: the file belongs to another template, model or adapter.
+        `ValueError`: one is missing or has another shape: the file belongs to another template, model or adapter; or
+            the file is damaged.
     """
-    found = load_file(path)
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or damaged ({error}): save the prompt anew.") from error
     for name, tensor in expected.items():
         shape = tuple(found[name].shape) if name in found else None
         if shape != tuple(tensor.shape):

@@ -110,7 +110,7 @@ def _demonstrations(source: str, at: int, options: str | None) -> Demonstrations
         elif option == "nearest" and seed is None and not nearest:
             nearest = True
         elif key == "seed" and equals and seed is None and not nearest:
-            seed = _number(source, place + len("seed="), value, "a seed", least=0)
+            seed = _number(source, place + len("seed="), value, "a seed", least=0, most=2**32 - 1)
         else:
             hint = "write '{demos:2}', '{demos:2,seed=7}' or '{demos:2,nearest}'"
             raise _error(source, place, f"Unknown option {option!r} of the slot 'demos'", hint)
@@ -157,9 +157,11 @@ def _options(options: str, at: int) -> Iterator[tuple[int, str]]:
         at += len(option) + 1
 
 
-def _number(source: str, at: int, digits: str, what: str, least: int) -> int:
-    if not (digits.isdecimal() and int(digits) >= least):
-        raise _error(source, at, f"{digits!r} instead of {what}", f"write a whole number, {least} or more")
+def _number(source: str, at: int, digits: str, what: str, least: int, most: int = 1_000_000) -> int:
+    # Python itself reads no more than some thousand digits.
+    if not (digits.isdecimal() and len(digits) <= 10 and least <= int(digits) <= most):
+        shown = digits if len(digits) <= 30 else f"{digits[:30]}…"
+        raise _error(source, at, f"{shown!r} instead of {what}", f"write a whole number from {least} to {most}")
     return int(digits)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -461,7 +461,7 @@ def _is_usable(labels: Sequence[str], table: Scheme) -> bool:
     return True
 
 
-@cache
+@lru_cache(maxsize=1 << 14)  # tags may be a user's: ever new ones must not fill the memory
 def _parse(tag: str, table: Scheme) -> tuple[str, str]:
     if not isinstance(tag, str):
         raise _not_a_tag(tag)

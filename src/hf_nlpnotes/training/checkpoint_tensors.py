@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -48,15 +48,33 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What was said about the tensors of a file."""
-    with safe_open(path, framework="pt") as file:
-        about: dict[str, Any] = json.loads(file.metadata()["about"])
+    """What was said about the tensors of a file.
+
+    Raises:
+        ValueError: It is damaged, or not of this kind.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged or no state of a callback ({error}): resume from another checkpoint"
+        ) from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{path} says {about!r} about its tensors, expected a JSON object")
     return about
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file, on the CPU."""
-    tensors: dict[str, torch.Tensor] = load_file(path)
+    """The tensors of a file, on the CPU.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or damaged ({error}): resume from another checkpoint") from error
     return tensors
 
 
@@ -91,7 +109,7 @@ def find_in_checkpoint(
     paths = [Path(folder) / name for folder in folders if isinstance(folder, str | Path)]
     found = [path for path in paths if path.is_file()]
     for path in found:
-        if read_about(path)["weights"] == weights:
+        if read_about(path).get("weights") == weights:
             return path
     looked = ", ".join(map(str, found or paths))
     reason = "belongs to other weights than the model has" if found else "is not there"

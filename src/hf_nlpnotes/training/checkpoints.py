@@ -23,7 +23,8 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields the folder to write to, a sibling of `path`. Where the body raises (a full disk, Ctrl-C), it is removed and
     `path` is as it was. A process that is killed leaves `path` as it was, and the sibling beside it. A folder that
-    stood at `path` is replaced as a whole.
+    stood at `path` is replaced as a whole, by two renames: a process that is killed between them leaves it, whole, in
+    a sibling `.NAME.old.…`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,8 +34,14 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield made
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            os.replace(path, old / path.name)
-            os.replace(made, path)
+            try:
+                os.replace(path, old / path.name)
+                os.replace(made, path)
+            except BaseException:
+                if (old / path.name).exists() and not path.exists():
+                    os.replace(old / path.name, path)
+                old.rmdir()
+                raise
             shutil.rmtree(old)
         else:
             os.replace(made, path)
@@ -53,7 +60,7 @@ def is_whole(checkpoint: str | os.PathLike[str], *, world_size: int = 1) -> bool
     folder = Path(checkpoint)
     try:
         json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     names = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     return all((folder / name).is_file() for name in names)
@@ -95,10 +102,23 @@ def claim_folder(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> 
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.exists():
         temporary = place.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(stated, ensure_ascii=False, indent=1), encoding="utf-8")
-        os.replace(temporary, place)
-    other = json.loads(place.read_text(encoding="utf-8"))
+        try:
+            temporary.write_text(json.dumps(stated, ensure_ascii=False, indent=1), encoding="utf-8")
+            os.replace(temporary, place)
+        finally:
+            temporary.unlink(missing_ok=True)
+    other = _options_in(place)
     changed = [name for name in sorted({*stated, *other}) if stated.get(name) != other.get(name)]
     if changed:
         differences = "; ".join(f"{name} was {other.get(name)!r} and is {stated.get(name)!r}" for name in changed)
         raise ValueError(f"{folder} holds a run with other options: {differences}. Take another folder, or remove it")
+
+
+def _options_in(place: Path) -> dict[str, Any]:
+    try:
+        options = json.loads(place.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} is not valid JSON ({error}): take another folder, or remove the file") from error
+    if not isinstance(options, dict):
+        raise ValueError(f"{place} holds no options of a run: take another folder, or remove the file")
+    return options

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 _SEGMENT_BYTES = 256 * 2**20
 
@@ -74,6 +79,10 @@ class FolderStore:
     States are collected and written together, as one file that is there whole or not at all, at the latest when `sync`
     is called; then other processes find them. Nothing is ever removed: delete the folder when it is no longer needed.
 
+    A file that is damaged, as a whole or in the state that is asked for, is set aside under `NAME.damaged` with a
+    warning, and what it held is computed again. Where the folder cannot be written to (read-only, or the disk is
+    full), a warning says so once and this process only reads.
+
     Args:
         max_bytes: No state is added by this process once the files it sees hold this many bytes.
     """
@@ -87,6 +96,8 @@ class FolderStore:
         self._unwritten: dict[bytes, Tensor] = {}
         self._waiting = 0  # bytes that are not written
         self._read: set[str] = set()
+        self._unchecked: dict[bytes, tuple[Path, int]] = {}  # file and checksum of states that nobody asked for yet
+        self._writable = True
 
     def __deepcopy__(self, memo: dict[int, object]) -> FolderStore:
         """A copy of the model that trains does not need the memory twice."""
@@ -102,16 +113,31 @@ class FolderStore:
         self._place, self.bytes = place, 0
         self._states.clear()
         self._read.clear()
-        place.mkdir(parents=True, exist_ok=True)
+        self._unchecked.clear()
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._only_read(error)
         self._find()
 
     def get(self, key: bytes) -> Tensor | None:
         """Return the state of a key, a view of its file."""
-        return self._states.get(key)
+        state = self._states.get(key)
+        if key not in self._unchecked:
+            return state
+        path, checksum = self._unchecked.pop(key)
+        assert state is not None
+        if _checksum(state) == checksum:
+            return state
+        self._set_aside(path, "a state has another checksum")
+        del self._states[key]
+        self.bytes -= state.nbytes
+        return None
 
     def put(self, key: bytes, state: Tensor) -> None:
         """Keep a state, unless the store is full."""
-        if key in self._states or (self.max_bytes is not None and self.bytes + state.nbytes > self.max_bytes):
+        full = self.max_bytes is not None and self.bytes + state.nbytes > self.max_bytes
+        if key in self._states or full or not self._writable:
             return
         self._states[key] = self._unwritten[key] = state
         self.bytes += state.nbytes
@@ -133,6 +159,7 @@ class FolderStore:
         content = {
             "keys": torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).reshape(len(keys), -1),
             "ends": torch.tensor([len(state) for state in states]).cumsum(0),
+            "checksums": torch.tensor([_checksum(state) for state in states]),
             "states": torch.cat(states),
         }
         name = f"{uuid.uuid4().hex}.safetensors"
@@ -140,12 +167,18 @@ class FolderStore:
         try:
             save_file(content, temporary)
             os.replace(temporary, self._place / name)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
+            self._only_read(error)
+        finally:
+            _remove(temporary)
         self._unwritten.clear()
         self._waiting = 0
-        self._load(self._place / name)  # from now on the file's pages instead of this process's memory
+        if self._writable:
+            self._load(self._place / name)  # from now on the file's pages instead of this process's memory
+            return
+        for key, state in zip(keys, states, strict=True):  # memory is not what was asked for
+            del self._states[key]
+            self.bytes -= state.nbytes
 
     def _find(self) -> None:
         assert self._place is not None
@@ -156,17 +189,52 @@ class FolderStore:
     def _load(self, path: Path) -> None:
         try:
             with safe_open(path, framework="pt") as file:
-                keys, ends, states = (file.get_tensor(name) for name in ("keys", "ends", "states"))
+                keys, ends, sums, states = (file.get_tensor(name) for name in ("keys", "ends", "checksums", "states"))
+        except FileNotFoundError:  # another process has set it aside
+            return
         except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{path} is no file of cached states ({error}). Remove it: it will be computed again"
-            ) from error
+            self._set_aside(path, error)
+            return
+        self._read.add(path.name)
+        if not _fit(keys, ends, sums, states):
+            self._set_aside(path, "its parts do not fit each other")
+            return
         start = 0
-        for key, end in zip(keys, ends.tolist(), strict=True):
+        for key, end, checksum in zip(keys, ends.tolist(), sums.tolist(), strict=True):
             key = bytes(key.tolist())
             known = self._states.get(key)
             if known is None:
                 self.bytes += states[start:end].nbytes
             self._states[key] = states[start:end]
+            self._unchecked[key] = (path, checksum)
             start = end
+
+    def _set_aside(self, path: Path, reason: object) -> None:
+        logger.warning("%s is damaged (%s): what it held is computed again.", path, reason)
         self._read.add(path.name)
+        with suppress(OSError):  # a folder that is only read, or another process was first
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+
+    def _only_read(self, error: Exception) -> None:
+        if self._writable:
+            logger.warning("%s cannot be written to (%s): states are computed again from now on.", self.folder, error)
+        self._writable = False
+
+
+def _checksum(state: Tensor) -> int:
+    return zlib.crc32(state.detach().contiguous().view(torch.uint8).numpy().data)
+
+
+def _fit(keys: Tensor, ends: Tensor, checksums: Tensor, states: Tensor) -> bool:
+    """Whether what a file holds are keys, and for each of them a piece of the states."""
+    if keys.dtype != torch.uint8 or keys.dim() != 2 or ends.dtype != torch.int64 or checksums.dtype != torch.int64:
+        return False
+    if not ends.shape == checksums.shape == (len(keys),) or not len(keys) or not states.dim():
+        return False
+    steps = torch.diff(ends, prepend=ends.new_zeros(1))
+    return bool((steps >= 0).all()) and int(ends[-1]) == len(states)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # where nothing can be written, nothing was left either
+        path.unlink(missing_ok=True)

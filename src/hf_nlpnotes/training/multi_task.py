@@ -291,8 +291,11 @@ class MultiTaskModel(PreTrainedModel):
                 for head in (self.task_head(task),)
             }
             made = folder / f".{TASKS_FILE}.{os.getpid()}"
-            made.write_text(json.dumps({"tasks": tasks}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-            os.replace(made, folder / TASKS_FILE)
+            try:
+                made.write_text(json.dumps({"tasks": tasks}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+                os.replace(made, folder / TASKS_FILE)
+            finally:
+                made.unlink(missing_ok=True)
         if push_to_hub and is_main_process:
             self.push_to_hub(upload.pop("repo_id", Path(save_directory).name), **upload)
 

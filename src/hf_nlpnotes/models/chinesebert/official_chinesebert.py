@@ -197,7 +197,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object; `ValueError` when it holds something else."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): download it again") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} should hold a JSON object, it holds a {type(data).__name__}")
@@ -215,10 +215,15 @@ def _official_config(files: FolderOrHub) -> dict[str, Any] | None:
     config = read_json(path) if path else {}
     if config.get("model_type") != "bert":
         return None
-    named = any(name.startswith(("Glyce", "ChineseBert")) for name in config.get("architectures") or ())
+    named = any(name.startswith(("Glyce", "ChineseBert")) for name in _architectures(config))
     if named or "glyph_embedding_dim" in config or files.find("config/pinyin_map.json"):
         return config
     return None
+
+
+def _architectures(config: dict[str, Any]) -> list[str]:
+    stated = config.get("architectures")
+    return [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
 
 
 def _read_vocabulary(path: Path) -> tuple[str, ...]:
@@ -317,7 +322,7 @@ def _translate_config(
     return {
         **kept,
         "model_type": "chinesebert",
-        "architectures": [re.sub(r"^GlyceBert", "ChineseBert", name) for name in config.get("architectures") or ()],
+        "architectures": [re.sub(r"^GlyceBert", "ChineseBert", name) for name in _architectures(config)],
         "vocab_size": glyphs[0],
         "pinyin_table_size": len(table),
         "pinyin_letters": len(table.letters),
@@ -336,8 +341,17 @@ def _weight_files(files: FolderOrHub) -> tuple[Path, ...]:
         if path := files.find(name):
             return (path,)
         if index := files.find(f"{name}.index.json"):
-            return tuple(files.require(shard) for shard in sorted(set(read_json(index)["weight_map"].values())))
+            return tuple(files.require(shard) for shard in _shards(index))
     return (files.require("pytorch_model.bin"),)
+
+
+def _shards(index: Path) -> list[str]:
+    """Names of the weight files that an index lists: files beside it, nothing elsewhere on the disk."""
+    weight_map = read_json(index).get("weight_map")
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not names or not all(isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*", name) for name in names):
+        raise ValueError(f"{index} should map weights to names of files beside it under 'weight_map'")
+    return sorted(set(names))
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def read_paddle_config(path: Path) -> dict[str, Any]:
         while isinstance(stated, dict):  # a head keeps the model's options as its first argument
             options = {**{name: value for name, value in stated.items() if name != "init_args"}, **options}
             stated = next(iter(stated.get("init_args") or ()), None)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): download it again") from error
     if options.get("pool_act", "tanh") != "tanh":
         raise ValueError(f"{path}: pool_act is {options['pool_act']!r}; BERT's pooler has tanh")

@@ -288,7 +288,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} does not exist; it is one of the files a ChineseBERT tokenizer is read from."
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error}); is it truncated, or a pointer to a large file?") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(data).__name__}.")

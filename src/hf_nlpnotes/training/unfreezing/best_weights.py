@@ -39,8 +39,11 @@ class BestWeights:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         place, temporary = self._place(step), self._folder / f".step-{step}.{os.getpid()}.tmp"
-        save_file({name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}, temporary)
-        os.replace(temporary, place)
+        try:
+            save_file({name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}, temporary)
+            os.replace(temporary, place)
+        finally:
+            temporary.unlink(missing_ok=True)
         for old in self._folder.glob("step-*.safetensors"):
             if old != place:
                 old.unlink()

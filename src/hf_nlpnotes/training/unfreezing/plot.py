@@ -83,5 +83,8 @@ def plot_schedule(
     axes.spines[["top", "right", "left"]].set_visible(False)
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    figure.savefig(temporary, dpi=150)
-    os.replace(temporary, path)
+    try:
+        figure.savefig(temporary, dpi=150)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

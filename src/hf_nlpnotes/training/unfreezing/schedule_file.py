@@ -34,6 +34,10 @@ T = TypeVar("T")
 
 _MOMENTS: Mapping[str, Callable[[Any], Moment]] = {"step": Step, "epoch": Epoch, "fraction": Fraction}
 _LINE = "__line__"
+_MOST_ENTRIES = 100_000
+_DAMAGE = (  # what PyYAML raises for tags that do not fit their values, and for thousands of brackets
+    *(yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError),
+)
 
 
 def write_schedule(
@@ -52,11 +56,16 @@ def write_schedule(
     content: dict[str, Any] = {"phases": [_phase_entry(phase) for phase in schedule.phases]}
     if schedule.keep_frozen:
         content["keep_frozen"] = list(schedule.keep_frozen)
-    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    text = _dumped(content, allow_unicode=True)
+    if yaml.safe_load(text) != content:  # PyYAML does not read back some line ends of Unicode that it writes plainly
+        text = _dumped(content, allow_unicode=False)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text((_header(model) if model is not None else "") + text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text((_header(model) if model is not None else "") + text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_schedule(path: str | os.PathLike[str]) -> UnfreezingSchedule:
@@ -66,11 +75,12 @@ def read_schedule(path: str | os.PathLike[str]) -> UnfreezingSchedule:
         ValueError: the file is no schedule; the message has the file, the line, the entry and what was expected.
         FileNotFoundError: there is no such file.
     """
-    text = Path(path).read_text(encoding="utf-8")
     try:
+        text = Path(path).read_text(encoding="utf-8")
         loaded = yaml.load(text, Loader=_LineLoader)  # noqa: S506  (a SafeLoader that keeps line numbers)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        _check_size(loaded)
+    except _DAMAGE as error:
+        raise ValueError(f"{path} is not YAML of a schedule: {error}") from error
     where = _Where(os.fspath(path), "", 1)
     table = where.mapping(loaded, {"phases", "keep_frozen"})
     if "phases" not in table:
@@ -165,6 +175,11 @@ def _plateau(where: _Where, value: Any) -> Plateau:
     return where.made(Plateau, metric=table.pop("plateau"), **table)
 
 
+def _dumped(content: dict[str, Any], *, allow_unicode: bool) -> str:
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=allow_unicode, width=110)
+    return text
+
+
 def _phase_entry(phase: Phase) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": phase.name, "start": _start_entry(phase.start), "train": list(phase.train)}
     if phase.sample is not None:
@@ -199,6 +214,18 @@ def _header(model: nn.Module) -> str:
     lines = [f"# Groups of {type(model).__name__}, the lowest first, with their numbers of parameters:"]
     lines += [f"#   {g.name:<{width}}  {sum(sizes[name] for name in g.parameters):>13,}" for g in groups]
     return "\n".join(lines) + "\n"
+
+
+def _check_size(loaded: Any) -> None:
+    """Raise where aliases of aliases stand for more than memory holds: a few lines of YAML can say so."""
+    waiting, seen = [loaded], 0
+    while waiting:
+        value = waiting.pop()
+        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        seen += len(inner)
+        if seen > _MOST_ENTRIES:
+            raise ValueError(f"it has more than {_MOST_ENTRIES} entries, with its aliases")
+        waiting += inner
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix bench clean
+.PHONY: help demo test check fix docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ fix: $(VENV)/.installed-dev ## repair what the linter and the formatter can repa
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html; a warning is an error
+	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+
 bench: $(VENV)/.installed-dev ## run every benchmark and print the last line of each (real text: HF_NLPNOTES_DATA)
 	@status=0; for script in benchmarks/[!_]*.py; do \
 	    output=$$($(BIN)/python "$$script" $(ARGS)) || { status=1; echo "$$script: no result" >&2; }; \
@@ -41,7 +44,7 @@ bench: $(VENV)/.installed-dev ## run every benchmark and print the last line of 
 	done; exit $$status
 
 clean: ## remove the environment and what builds and tools leave behind
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 
 # torch comes first and by itself. On Linux the default build brings several GB of CUDA libraries that the demo and
 # the tests do not need, so a CPU build ("+cpu") is taken where the configured index or $(TORCH_INDEX) has one.
@@ -65,4 +68,8 @@ $(VENV)/.installed: $(VENV)/.torch setup.cfg pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.torch setup.cfg pyproject.toml
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(VENV)/.torch setup.cfg pyproject.toml
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@ $(VENV)/.installed

@@ -66,7 +66,7 @@ class ExtractiveQuestionAnsweringPipeline(Pipeline):
     token times that of its last, in the window that has it; of models that score pairs, it is that of the pair.
 
     ```python
-    answer = pipeline("extractive-question-answering", model=…)
+    answer = pipeline("extractive-question-answering", model="MODEL")
     answer(question="谁写了《红楼梦》？", context="《红楼梦》是曹雪芹写的。")
     # {"score": 0.9, "start": 6, "end": 9, "answer": "曹雪芹"}
     ```

@@ -32,7 +32,11 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_nlpnotes.models.chinesebert import ChineseBertConfig, ChineseBertForSequenceClassification
+from hf_nlpnotes.models.chinesebert import (
+    ChineseBertConfig,
+    ChineseBertForSequenceClassification,
+    embeddings_chinesebert,
+)
 from hf_nlpnotes.training.loss_probe import honours_num_items
 from hf_nlpnotes.training.loss_scaling import correct_loss_scaling, loss_factor, warn_of_wrong_loss_scaling
 
@@ -136,6 +140,13 @@ def test_our_models_say_it_right(problem: str | None) -> None:
     model = ChineseBertForSequenceClassification(ChineseBertConfig(**SIZES, num_labels=3, problem_type=problem))
     assert honours_num_items(model) == model.accepts_loss_kwargs
     assert not correct_loss_scaling(model)
+
+
+def test_the_made_up_example_of_a_chinesebert_has_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr(embeddings_chinesebert.logger, "warning_once", warned.append)
+    honours_num_items(ChineseBertForSequenceClassification(ChineseBertConfig(**SIZES)))
+    assert not warned
 
 
 class TestThatTheProbeLeavesNoTrace:

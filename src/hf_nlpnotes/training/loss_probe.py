@@ -140,7 +140,8 @@ def _inputs(model: nn.Module, device: torch.device) -> dict[str, torch.Tensor]:
         ids[:, [2, 3, -1]] = separator  # Longformer looks for the three between question and text
     if end is not None:
         ids[:, -1] = end  # BART classifies what stands at the end of the sentence
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    # Without readings a ChineseBERT would warn of inputs that are nobody's.
+    inputs = {"input_ids": ids, "pinyin_ids": torch.zeros_like(ids), "attention_mask": torch.ones_like(ids)}
     if "MultipleChoice" in type(base).__name__:
         inputs = {key: value.expand(1, 2, -1) for key, value in inputs.items()}  # (1, choices, length)
     return {key: value for key, value in inputs.items() if key in known}

@@ -13,16 +13,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix docs bench clean
+.PHONY: help demo test test-app check fix docs bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## classify Chinese sentences by a prompt and fill masks, with the embedded model
 	HF_HUB_OFFLINE=1 $(BIN)/hf-nlpnotes demo
 
 test: $(VENV)/.installed-dev ## run the test suite (ARGS="-k tokenizer" passes options to pytest)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+test-app: $(VENV)-app/.installed ## run the tests of the app, with gradio, in an environment of its own
+	$(VENV)-app/bin/python -m pytest tests/app $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, formatting, types and the direction of imports; nothing is changed
 	$(BIN)/ruff check .
@@ -44,7 +47,7 @@ bench: $(VENV)/.installed-dev ## run every benchmark and print the last line of 
 	done; exit $$status
 
 clean: ## remove the environment and what builds and tools leave behind
-	rm -rf $(VENV) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) $(VENV)-app build dist docs/_build .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 
 # torch comes first and by itself. On Linux the default build brings several GB of CUDA libraries that the demo and
 # the tests do not need, so a CPU build ("+cpu") is taken where the configured index or $(TORCH_INDEX) has one.
@@ -73,3 +76,11 @@ $(VENV)/.installed-dev: $(VENV)/.torch setup.cfg pyproject.toml
 $(VENV)/.installed-docs: $(VENV)/.torch setup.cfg pyproject.toml
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@ $(VENV)/.installed
+
+# gradio 6 wants Pillow below 13: everything else is as in the tested set.
+$(VENV)-app/.installed: setup.cfg pyproject.toml constraints.txt
+	$(MAKE) --no-print-directory VENV=$(VENV)-app $(VENV)-app/.torch
+	sed '/^pillow==/d' constraints.txt > $(VENV)-app/constraints.txt
+	$(VENV)-app/bin/python -m pip --disable-pip-version-check install --quiet \
+	    --constraint $(VENV)-app/constraints.txt --editable '.[app]' 'pytest>=9'
+	@touch $@

@@ -23,8 +23,12 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "training": {"layers"},
     "adapters": {"layers"},
     "pretraining": {"models"},
+    "corpora": {"tagging"},
+    "recipes": {"corpora", "models", "tagging", "training", "question_answering"},
     "pipelines": {"prompting", "tagging", "question_answering"},
     "evaluate_modules": {"tagging", "question_answering"},
+    # A page around pipelines, which come in through `pipeline()`; the root has the embedded model's folder.
+    "app": {"attention", "models", "prompting", "tagging", "__init__"},
     "_registration": {"models", "pipelines", "layers", "adapters"},
     "__init__": ANYTHING,  # public names, loaded when they are asked for
     "cli": ANYTHING,

@@ -26,6 +26,7 @@ COMMANDS = (
     "tag",
     "answer",
     "attention",
+    "app",
     "evaluate",
     "convert",
 )

@@ -85,7 +85,7 @@ def test_it_answers_without_training_and_without_gold(run, tmp_path):
 
 
 def test_a_folder_without_the_files_says_so(run, tmp_path):
-    with pytest.raises(SystemExit, match=r"no \*train\*.json and \*dev\*.json"):
+    with pytest.raises(ValueError, match=r"no \*train\*.json and \*dev\*.json"):
         run("--data", tmp_path)
 
 

@@ -1,24 +1,13 @@
 """The readers of tagged sentences, on files as they are found in the wild."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
+from hf_nlpnotes import corpora
+from hf_nlpnotes.corpora import TaggedSentence, read_tagged, tagged_files
+from hf_nlpnotes.corpora.sentences import scheme_of
 from hf_nlpnotes.tagging import is_legal, tags_to_spans
-
-FOLDER = Path(__file__).resolve().parents[2] / "examples"
-
-
-@pytest.fixture(scope="module")
-def readers():
-    sys.path.insert(0, str(FOLDER))  # where a script finds its neighbours
-    try:
-        import _tagging_data
-    finally:
-        sys.path.remove(str(FOLDER))
-    return _tagging_data
 
 
 def written(path, text):
@@ -26,47 +15,47 @@ def written(path, text):
     return path
 
 
-def read(readers, reader, path):
+def read(reader, path):
     """As an example reads: blank tokens left out, tags repaired."""
-    return readers._whole(reader, path)
+    return tagged_files._whole(reader, path)
 
 
 @pytest.mark.parametrize("separator", ["\t", " "])
-def test_columns_with_any_separator_and_line_end(readers, tmp_path, separator):
+def test_columns_with_any_separator_and_line_end(tmp_path, separator):
     lines = ["-DOCSTART- O", "", "北 x B-LOC", "京 y I-LOC", "", "", "去 z O"]
     path = tmp_path / "file"
     path.write_bytes("\r\n".join(lines).replace(" ", separator).encode())
-    first, second = read(readers, readers.read_columns, path)
+    first, second = read(corpora.read_columns, path)
     assert (first.tokens, first.tags) == (["北", "京"], ["B-LOC", "I-LOC"])
     assert (second.tokens, second.tags) == (["去"], ["O"])
 
 
-def test_columns_lose_the_numbers_of_words_but_not_numbers(readers, tmp_path):
+def test_columns_lose_the_numbers_of_words_but_not_numbers(tmp_path):
     path = written(tmp_path / "file", "科0\tO\n技1\tB-PER.NAM\n\n1\tB-X\n9\tO\n")
-    first, second = read(readers, readers.read_columns, path)
+    first, second = read(corpora.read_columns, path)
     assert first.tokens == ["科", "技"]
     assert second.tokens == ["1", "9"]
 
 
-def test_a_blank_token_goes_and_its_span_stays_whole(readers, tmp_path):
+def test_a_blank_token_goes_and_its_span_stays_whole(tmp_path):
     path = written(tmp_path / "file", "听 O\na B-song\n  I-song\nb E-song\n  S-song\n  O\n")
-    (sentence,) = read(readers, readers.read_columns, path)
+    (sentence,) = read(corpora.read_columns, path)
     assert (sentence.tokens, sentence.tags) == (["听", "a", "b"], ["O", "B-song", "E-song"])
 
 
-def test_tokens_that_break_lines_elsewhere_are_tokens(readers, tmp_path):
+def test_tokens_that_break_lines_elsewhere_are_tokens(tmp_path):
     path = written(tmp_path / "file", "a\x85b\tO\nc\tB-X\n")
-    (sentence,) = read(readers, readers.read_columns, path)
+    (sentence,) = read(corpora.read_columns, path)
     assert sentence.tokens == ["a\x85b", "c"]
 
 
-def test_tags_that_break_their_scheme_are_repaired(readers, tmp_path):
+def test_tags_that_break_their_scheme_are_repaired(tmp_path):
     path = written(tmp_path / "file", "a O\nb I-PER\nc I-PER\nd B-LOC\ne I-PER\n\nf B-PER\n")
-    sentence, _ = read(readers, readers.read_columns, path)
+    sentence, _ = read(corpora.read_columns, path)
     assert sentence.tags == ["O", "B-PER", "I-PER", "B-LOC", "B-PER"]
 
 
-def test_conllu_leaves_out_ranges_and_empty_nodes(readers, tmp_path):
+def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
     def row(number, form, upos, xpos):
         return f"{number}\t{form}\t_\t{upos}\t{xpos}\t_\t0\troot\t_\t_"
 
@@ -77,28 +66,28 @@ def test_conllu_leaves_out_ranges_and_empty_nodes(readers, tmp_path):
         row("1.1", "x", "X", "X"),
     ]
     path = written(tmp_path / "f.conllu", "\n".join([*lines, row(2, "去", "VERB", "VV"), "", ""]))
-    (sentence,) = readers.read_conllu(path)
+    (sentence,) = corpora.read_conllu(path)
     assert (sentence.tokens, sentence.tags) == (["我", "们", "去"], ["B-PRON", "E-PRON", "S-VERB"])
-    (sentence,) = readers.read_conllu(path, column=4, characters=False)
+    (sentence,) = corpora.read_conllu(path, column=4, characters=False)
     assert (sentence.tokens, sentence.tags) == (["我们", "去"], ["PRP", "VV"])
 
 
-def test_roles_are_a_sentence_a_predicate(readers, tmp_path):
+def test_roles_are_a_sentence_a_predicate(tmp_path):
     rows = [
         "1\t我們\t我们\tPRON\tPRP\t_\t2\tnsubj\t_\t_\tA0\t_",
         "2\t要求\t要求\tVERB\tVV\t_\t0\troot\tY\task.01\t_\t_",
         "3\t回答\t回答\tVERB\tVV\t_\t2\tccomp\tY\tanswer.01\tA1\t_",
     ]
     path = written(tmp_path / "f.conllu", "\n".join(rows) + "\n")
-    first, second = readers.read_roles(path, form=2)
+    first, second = corpora.read_roles(path, form=2)
     assert first.tokens == list("我们要求回答")
     assert first.predicate == (2, 4)
     assert tags_to_spans(first.tags, "BIOES") == [("A0", 0, 2), ("A1", 4, 6)]
     assert second.predicate == (4, 6)
     assert set(second.tags) == {"O"}
     written(path, "\n".join(row.rsplit("\t", 1)[0] for row in rows) + "\n")
-    with pytest.raises(SystemExit, match="2 predicates and 1 columns of arguments"):
-        list(readers.read_roles(path))
+    with pytest.raises(ValueError, match="2 predicates and 1 columns of arguments"):
+        list(corpora.read_roles(path))
 
 
 @pytest.mark.parametrize(
@@ -119,33 +108,33 @@ def test_roles_are_a_sentence_a_predicate(readers, tmp_path):
         },
     ],
 )
-def test_json_lines_with_spans(readers, tmp_path, row):
+def test_json_lines_with_spans(tmp_path, row):
     path = written(tmp_path / "train.json", json.dumps(row, ensure_ascii=False) + "\n\n")
-    (sentence,) = readers.read_json_lines(path)
+    (sentence,) = corpora.read_json_lines(path)
     assert sentence.tokens == list("叶老桂在北京")
     assert tags_to_spans(sentence.tags, "BIOES") == [("name", 0, 3), ("address", 4, 6)]
 
 
-def test_json_lines_with_tags_and_intent(readers, tmp_path):
+def test_json_lines_with_tags_and_intent(tmp_path):
     path = written(tmp_path / "train.json", json.dumps({"tokens": ["a"], "tags": ["B-X"], "intent": "go"}))
-    assert list(readers.read_json_lines(path)) == [readers.Sentence(["a"], ["B-X"], None, "go")]
+    assert list(corpora.read_json_lines(path)) == [TaggedSentence(["a"], ["B-X"], None, "go")]
 
 
-def test_segmented_text(readers, tmp_path):
+def test_segmented_text(tmp_path):
     path = written(tmp_path / "file.utf8", "\ufeff我  喜欢  北京大学\n\n　\n猫  \n")
-    first, second = readers.read_segmented(path)
+    first, second = corpora.read_segmented(path)
     assert "".join(first.tags) == "SBEBMME"
     assert second.tokens == ["猫"]
 
 
-def test_utterances_of_three_files(readers, tmp_path):
+def test_utterances_of_three_files(tmp_path):
     for name, line in (("seq.in", "fly to boston"), ("seq.out", "O O B-city"), ("label", "flight")):
         written(tmp_path / name, line + "\n")
-    (sentence,) = readers.read_utterances(tmp_path)
-    assert sentence == readers.Sentence(["fly", "to", "boston"], ["O", "O", "B-city"], None, "flight")
+    (sentence,) = corpora.read_utterances(tmp_path)
+    assert sentence == TaggedSentence(["fly", "to", "boston"], ["O", "O", "B-city"], None, "flight")
     written(tmp_path / "label", "flight\nflight\n")
-    with pytest.raises(SystemExit, match=r"different lengths: \{'seq.in': 1, 'seq.out': 1, 'label': 2}"):
-        list(readers.read_utterances(tmp_path))
+    with pytest.raises(ValueError, match=r"different lengths: \{'seq.in': 1, 'seq.out': 1, 'label': 2}"):
+        list(corpora.read_utterances(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -155,33 +144,33 @@ def test_utterances_of_three_files(readers, tmp_path):
         json.dumps({"abst": "机器 学习与深度学习，学习", "keyword": ["学习", "机器 学习", "没有"]}),
     ],
 )
-def test_keywords_where_they_stand_longest_first(readers, tmp_path, line):
-    (sentence,) = readers.read_keywords(written(tmp_path / "f", line + "\n"))
+def test_keywords_where_they_stand_longest_first(tmp_path, line):
+    (sentence,) = corpora.read_keywords(written(tmp_path / "f", line + "\n"))
     assert sentence.keywords == ("学习", "机器学习", "没有")
     found = ["".join(sentence.tokens[start:end]) for _, start, end in tags_to_spans(sentence.tags, "BIOES")]
     assert found == ["机器学习", "学习", "学习"]
 
 
-def test_one_file_is_cut_with_its_sentences_together(readers, tmp_path):
+def test_one_file_is_cut_with_its_sentences_together(tmp_path):
     path = written(tmp_path / "file", "\n\n".join(f"{'ab'[n % 2]}{n % 20 // 2} O\nx B-X" for n in range(40)) + "\n")
-    train, test = readers.read_splits(str(path), readers.read_columns)
+    train, test = read_tagged(str(path), corpora.read_columns)
     assert len(train) + len(test) == 40
     assert not {tuple(s.tokens) for s in train} & {tuple(s.tokens) for s in test}
     assert len({tuple(s.tokens) for s in test}) == 4
-    again, _ = readers.read_splits(str(path), readers.read_columns, limit=5)
+    again, _ = read_tagged(str(path), corpora.read_columns, limit=5)
     assert len(again) == 5
 
 
-def test_a_folder_takes_the_test_file_before_the_development_file(readers, tmp_path):
+def test_a_folder_takes_the_test_file_before_the_development_file(tmp_path):
     for name in ("train", "dev", "test"):
         written(tmp_path / f"{name}.txt", f"{name} B-X\n")
-    train, test = readers.read_splits(str(tmp_path), readers.read_columns)
+    train, test = read_tagged(str(tmp_path), corpora.read_columns)
     assert (train[0].tokens, test[0].tokens) == (["train"], ["test"])
     (tmp_path / "train.txt").unlink()
-    with pytest.raises(SystemExit, match="no files named"):
-        readers.read_splits(str(tmp_path), readers.read_columns)
-    with pytest.raises(SystemExit, match="There is no"):
-        readers.read_splits(str(tmp_path / "absent"), readers.read_columns)
+    with pytest.raises(ValueError, match="no files named"):
+        read_tagged(str(tmp_path), corpora.read_columns)
+    with pytest.raises(ValueError, match="there is no"):
+        read_tagged(str(tmp_path / "absent"), corpora.read_columns)
 
 
 @pytest.mark.parametrize(
@@ -197,9 +186,9 @@ def test_a_folder_takes_the_test_file_before_the_development_file(readers, tmp_p
         ("keywords/csl_dev.tsv", "read_keywords"),
     ],
 )
-def test_real_data_is_legal_in_its_scheme(readers, data_folder, name, reader):
-    train, test = readers.read_splits(str(data_folder / name), getattr(readers, reader))
-    scheme = readers.scheme_of([sentence.tags for sentence in train])
+def test_real_data_is_legal_in_its_scheme(data_folder, name, reader):
+    train, test = read_tagged(str(data_folder / name), getattr(corpora, reader))
+    scheme = scheme_of([sentence.tags for sentence in train])
     for sentence in [*train, *test]:
         assert len(sentence.tokens) == len(sentence.tags)
         assert all(token.strip() for token in sentence.tokens)

@@ -1,0 +1,74 @@
+"""Files of a data set: which is for training and which for testing, their lines, their rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+SPLITS = {"train": ("train",), "validation": ("dev", "valid"), "test": ("test",)}
+"""Names of splits -> the words that the names of their files contain."""
+
+
+def files_of(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
+    """The first file of every split, by the words in the files' names.
+
+    Args:
+        folder: where they lie.
+        suffixes: of the files that count, such as `.tsv`; none: all files.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file() and (not suffixes or path.suffix in suffixes))
+    found = {
+        split: [path for path in files if any(word in path.name.lower() for word in words)]
+        for split, words in SPLITS.items()
+    }
+    return {split: paths[0] for split, paths in found.items() if paths}
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 file without their ends; `str.splitlines` would also break at characters that a token may be.
+
+    Raises:
+        ValueError: the file is not UTF-8 text.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            for line in file:
+                yield line.removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 text ({error.reason}): convert it, such as with iconv") from None
+
+
+def objects_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a file of JSON lines, with the numbers of the lines from 1.
+
+    Raises:
+        ValueError: a line is no JSON object.
+    """
+    for number, line in enumerate(lines_of(path), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: no JSON ({error}); expected an object a line") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number}: expected a JSON object, got {line[:60]}")
+            yield number, row
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file: `.tsv` (tabs, quotes are text), `.csv`, or `.json` / `.jsonl` with an object a line.
+
+    Raises:
+        ValueError: a file of another kind, or one whose lines are none of these.
+    """
+    if path.suffix in (".json", ".jsonl"):
+        return [row for _, row in objects_of(path)]
+    if path.suffix == ".tsv":
+        return list(csv.DictReader(lines_of(path), delimiter="\t", quoting=csv.QUOTE_NONE))
+    if path.suffix == ".csv":
+        # A quoted cell may go over several lines, whose ends belong to it.
+        return list(csv.DictReader(f"{line}\n" for line in lines_of(path)))
+    raise ValueError(f"{path} is neither .tsv, .csv, .json nor .jsonl: name it by what it holds")

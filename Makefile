@@ -40,11 +40,8 @@ fix: $(VENV)/.installed-dev ## repair what the linter and the formatter can repa
 docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html; a warning is an error
 	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
 
-bench: $(VENV)/.installed-dev ## run every benchmark and print the last line of each (real text: HF_NLPNOTES_DATA)
-	@status=0; for script in benchmarks/[!_]*.py; do \
-	    output=$$($(BIN)/python "$$script" $(ARGS)) || { status=1; echo "$$script: no result" >&2; }; \
-	    [ -z "$$output" ] || printf '%s\n' "$$output" | tail -n 1; \
-	done; exit $$status
+bench: $(VENV)/.installed-dev ## measure every ratio and print one table (--help: ARGS="--data DIR --peers DIR --only crf")
+	$(BIN)/python benchmarks/_performance_sheet.py $(ARGS)
 
 clean: ## remove the environment and what builds and tools leave behind
 	rm -rf $(VENV) $(VENV)-app build dist docs/_build .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

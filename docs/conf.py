@@ -48,6 +48,7 @@ nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!hf_nlpnotes\.).*")]
 
 templates_path: list[str] = []
+smartquotes_action = "D"  # dashes alone: in Chinese fonts curly quotes are as wide as a character
 html_theme = "furo"
 html_title = f"hf_nlpnotes {release}"
 html_static_path = ["_static"]

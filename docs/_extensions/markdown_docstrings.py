@@ -15,9 +15,12 @@ import sys
 from itertools import takewhile
 from typing import Any
 
+from docutils import nodes
+from peft import PeftConfig
 from sphinx.application import Sphinx
 from sphinx.domains.python import PyObject
 from sphinx.pycode import ModuleAnalyzer
+from transformers import PreTrainedConfig
 
 _FENCE = re.compile(r" *```(?P<language>\w*)$")
 _ITEM = re.compile(r"^(?P<indent> *)(?:[-*]|\d+\.) ")
@@ -151,17 +154,45 @@ def _process(_app: Sphinx, what: str, name: str, value: Any, _options: Any, line
     if what == "class" and _made_of_its_fields(value):
         # Sphinx adds types to parameters alone: these attributes are the parameters.
         result = ["Args:" if line == "Attributes:" else line for line in result]
+    if what in {"attribute", "data", "property"}:
+        result.insert(0, "")  # napoleon takes what stands before a colon in the first line for a type
     lines[:] = result
 
 
-def _skip(_app: Sphinx, _what: str, _name: str, value: Any, _skip: bool, _options: Any) -> bool | None:
-    """Leave out the fields of named tuples, which are described as parameters."""
-    return True if (getattr(value, "__doc__", None) or "").startswith("Alias for field number") else None
+_HOOKS = {"config_class", "extra_repr", "post_init", "validate"}
+"""Members that torch and transformers call, and readers do not."""
+
+
+def _skip(_app: Sphinx, _what: str, name: str, value: Any, _skip: bool, _options: Any) -> bool | None:
+    """Leave out hooks, and the fields of named tuples, which are described as parameters."""
+    is_field = (getattr(value, "__doc__", None) or "").startswith("Alias for field number")
+    return True if is_field or name in _HOOKS else None
+
+
+def _own_options(_app: Sphinx, _what: str, _name: str, value: Any, _options: Any, *signature: str) -> Any:
+    """Leave out of the signature of a configuration what it inherits: dozens of options that are documented there."""
+    if not isinstance(value, type) or not issubclass(value, (PreTrainedConfig, PeftConfig)):
+        return None
+    parameters = inspect.signature(value).parameters
+    ours = {name for cls in value.__mro__ if cls.__module__.startswith("hf_nlpnotes.") for name in _annotated(cls)}
+    kept = [str(parameters[name].replace(annotation=inspect.Parameter.empty)) for name in parameters if name in ours]
+    return f"({', '.join(['*', *kept, '**kwargs'])})", signature[1]
+
+
+def _annotated(cls: type) -> set[str]:
+    return set(vars(cls).get("__annotations__", {}))
+
+
+def _without_plain_bases(_app: Sphinx, doctree: nodes.document) -> None:
+    """Leave out the line of bases where there is nothing to say."""
+    for paragraph in list(doctree.findall(nodes.paragraph)):
+        if paragraph.astext().strip() in {"Bases:", "Bases: object", "Bases: tuple"}:
+            paragraph.parent.remove(paragraph)
 
 
 def _public_bases(_app: Sphinx, _name: str, value: type, _options: Any, bases: list[Any]) -> None:
     """Replace bases of ours that are no public names by their own bases."""
-    bases[:] = [outer for base in value.__bases__ for outer in _public(base) if outer is not object]
+    bases[:] = [outer for base in value.__bases__ for outer in _public(base)]
 
 
 def _public(base: type) -> list[type]:
@@ -177,6 +208,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", _process, priority=400)
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-bases", _public_bases)
+    app.connect("autodoc-process-signature", _own_options)
+    app.connect("doctree-read", _without_plain_bases)
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"  # as the section is called in the docstrings

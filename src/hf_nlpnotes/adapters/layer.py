@@ -38,7 +38,11 @@ class FeedForwardInput:
 
 
 class BottleneckAdapterLayer(nn.Module, BaseTunerLayer):
-    """A linear layer with the adapters that change its output; PEFT's tuner layer of this method."""
+    """A linear layer with the adapters that change its output; PEFT's tuner layer of this method.
+
+    Args:
+        base_layer: The linear layer, `(…, in_features)` to `(…, d)`.
+    """
 
     adapter_layer_names: tuple[str, ...] = ("bottleneck_adapter_down", "bottleneck_adapter_up")
     other_param_names: tuple[str, ...] = ("configs",)
@@ -88,7 +92,11 @@ class BottleneckAdapterLayer(nn.Module, BaseTunerLayer):
 
     @torch.no_grad()
     def reset_parameters(self, adapter_name: str) -> None:
-        """Give an adapter its initial weights."""
+        """Give an adapter its initial weights.
+
+        Args:
+            adapter_name: Its name.
+        """
         down, up = self._maps(adapter_name)
         if not self.configs[adapter_name].init_weights:
             for parameter in (*down.parameters(), *up.parameters()):
@@ -99,7 +107,13 @@ class BottleneckAdapterLayer(nn.Module, BaseTunerLayer):
             nn.init.zeros_(zero)
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Map `x (…, in_features)` to `(…, d)`: the linear layer, then its active adapters."""
+        """Map `x (…, in_features)` to `(…, d)`: the linear layer, then its active adapters.
+
+        Args:
+            x: `(…, in_features)`.
+            *args: For the linear layer.
+            **kwargs: For the linear layer.
+        """
         beside = None if self._feed_forward_input is None else self._feed_forward_input.take()
         if self.disable_adapters and self.merged:
             self.unmerge()
@@ -130,6 +144,9 @@ class BottleneckAdapterLayer(nn.Module, BaseTunerLayer):
 
     def check_merge(self, adapter_name: str) -> None:
         """Raise unless the adapter can be folded into the linear layer.
+
+        Args:
+            adapter_name: Its name.
 
         Raises:
             ValueError: when it has a non-linearity, or reads the input of the feed-forward network.
@@ -212,7 +229,13 @@ class BottleneckAdapterLayer(nn.Module, BaseTunerLayer):
     def unload_and_optionally_merge_module(
         self, merge: bool, safe_merge: bool, adapter_names: list[str] | None
     ) -> nn.Module:
-        """Return the linear layer, with its adapters folded in when `merge`."""
+        """Return the linear layer, with its adapters folded in when `merge`.
+
+        Args:
+            merge: Whether to fold the adapters in.
+            safe_merge: As of `merge`.
+            adapter_names: As of `merge`.
+        """
         if merge:
             self.merge(safe_merge=safe_merge, adapter_names=adapter_names)
         if self._hook is not None:

@@ -31,6 +31,9 @@ def prepare_prompt_learning(model: PeftModel) -> PeftModel:
     prefix tuning. Without it such a model raises at its first batch. Calling it again, or for another method, does
     nothing.
 
+    Args:
+        model: The `PeftModel`; it is changed in place.
+
     Returns:
         The same model.
 

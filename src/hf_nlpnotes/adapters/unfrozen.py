@@ -111,6 +111,9 @@ def save_unfrozen_layers(model: PeftModel) -> None:
     To train an adapter on that was saved with unfrozen layers, load its weights after this call:
     `model.load_adapter(folder, "default", is_trainable=True)`, as the Trainer's resume does.
 
+    Args:
+        model: The `PeftModel`; its `save_pretrained` is replaced.
+
     Raises:
         TypeError: when `model` is not a `PeftModel`.
     """

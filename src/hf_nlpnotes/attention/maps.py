@@ -197,11 +197,18 @@ class AttentionMaps:
         return tuple(kind for kind in get_args(Kind) if kind in found)
 
     def of_kind(self, kind: Kind) -> tuple[int, ...]:
-        """Return the numbers of the layers of one kind."""
+        """Return the numbers of the layers of one kind.
+
+        Args:
+            kind: "encoder", "decoder" or "cross".
+        """
         return tuple(index for index, layer in enumerate(self.layers) if layer.kind == kind)
 
     def select(self, layers: Sequence[int]) -> AttentionMaps:
         """Return the maps of some layers, in the given order; negative numbers count from the end.
+
+        Args:
+            layers: Numbers of the layers, from 0.
 
         Raises:
             ValueError: There is no such layer, or none was named.
@@ -212,13 +219,21 @@ class AttentionMaps:
         return replace(self, layers=tuple(self.layers[layer] for layer in layers))
 
     def rows(self, layer: int) -> TokenSequence:
-        """Return the tokens that look: the queries of a layer."""
+        """Return the tokens that look: the queries of a layer.
+
+        Args:
+            layer: Number of the layer, from 0.
+        """
         if self.layers[layer].kind == "encoder" or self.decoder_tokens is None:
             return self.tokens
         return self.decoder_tokens
 
     def columns(self, layer: int) -> TokenSequence:
-        """Return the tokens that are looked at: the keys of a layer."""
+        """Return the tokens that are looked at: the keys of a layer.
+
+        Args:
+            layer: Number of the layer, from 0.
+        """
         return self.tokens if self.layers[layer].kind == "cross" else self.rows(layer)
 
     def weights(self) -> Array:
@@ -238,6 +253,9 @@ class AttentionMaps:
         """Write the maps into one file (a NumPy archive, ".npz") and return its path.
 
         The file is complete or not there: it is written beside its place and moved.
+
+        Args:
+            path: The file to write; its folder must exist.
         """
         header: dict[str, Any] = {
             "format": FORMAT,
@@ -259,6 +277,9 @@ class AttentionMaps:
     @classmethod
     def load(cls, path: str | Path) -> AttentionMaps:
         """Return the maps that `save` wrote.
+
+        Args:
+            path: The file.
 
         Raises:
             FileNotFoundError: There is no such file.

@@ -21,6 +21,9 @@ def merge_words(maps: AttentionMaps) -> AttentionMaps:
     Words are those that the tokens were given when they were captured: the tokenizer's own (in BERT's tokenizers a
     Chinese character is a word), or those of `capture_attention(…, words=jieba.lcut)`. Weights alone are kept: words
     have no queries and keys of their own.
+
+    Args:
+        maps: What `capture_attention` returned.
     """
     starts = _starts(maps.tokens)
     decoder = maps.decoder_tokens

@@ -69,7 +69,11 @@ class HeadStatistics:
 
 
 def head_statistics(maps: AttentionMaps) -> tuple[HeadStatistics, ...]:
-    """Return the statistics of every layer of `maps`."""
+    """Return the statistics of every layer of `maps`.
+
+    Args:
+        maps: What `capture_attention` returned.
+    """
     return tuple(_of_layer(maps, layer) for layer in range(len(maps)))
 
 

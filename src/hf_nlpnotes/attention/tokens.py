@@ -48,7 +48,11 @@ class TokenSequence:
         return {0, 1} <= set(self.segments)
 
     def of_segment(self, segment: int | None) -> tuple[int, ...]:
-        """Positions of the first text's tokens (0), the second's (1) or the special tokens (None)."""
+        """Positions of the first text's tokens (0), the second's (1) or the special tokens (None).
+
+        Args:
+            segment: 0, 1 or None.
+        """
         return tuple(place for place, found in enumerate(self.segments) if found == segment)
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,7 +61,11 @@ class TokenSequence:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TokenSequence:
-        """Return the sequence that `to_dict` wrote."""
+        """Return the sequence that `to_dict` wrote.
+
+        Args:
+            values: What `to_dict` returned, also after a round through JSON.
+        """
         spans = tuple(None if span is None else (int(span[0]), int(span[1])) for span in values["spans"])
         return cls(
             **{field.name: tuple(values[field.name]) for field in fields(cls) if field.name != "spans"}, spans=spans
@@ -65,7 +73,11 @@ class TokenSequence:
 
     @classmethod
     def of_positions(cls, length: int) -> TokenSequence:
-        """Return nameless tokens "0", "1", …: image patches, audio frames, whatever has no text."""
+        """Return nameless tokens "0", "1", …: image patches, audio frames, whatever has no text.
+
+        Args:
+            length: How many.
+        """
         numbers = tuple(map(str, range(length)))
         nothing = (None,) * length
         return cls((), numbers, numbers, (0,) * length, nothing, tuple(range(length)), nothing)

@@ -41,7 +41,11 @@ class AttentionPage:
         return f"AttentionPage({len(self.html.encode()) / 1e6:.2f} MB of HTML: .save('page.html') to open it)"
 
     def save(self, path: str | Path) -> Path:
-        """Write the document to a file, complete or not at all, and return its path."""
+        """Write the document to a file, complete or not at all, and return its path.
+
+        Args:
+            path: The file to write; its folder must exist.
+        """
         path = Path(path)
         part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -100,12 +104,25 @@ def head_view(
 
 
 def model_view(maps: AttentionMaps, layer: int = 0, head: int = 0, **options: Any) -> AttentionPage:
-    """Return the page opened at all heads of all layers, as small pictures. Arguments are `head_view`'s."""
+    """Return the page opened at all heads of all layers, as small pictures. Arguments are `head_view`'s.
+
+    Args:
+        maps: As of `head_view`.
+        layer: As of `head_view`.
+        head: As of `head_view`.
+        **options: As of `head_view`, all but `view`.
+    """
     return head_view(maps, layer, head, view="model", **options)
 
 
 def neuron_view(maps: AttentionMaps, layer: int = 0, head: int = 0, **options: Any) -> AttentionPage:
     """Return the page opened at a head's queries and keys, element by element. Arguments are `head_view`'s.
+
+    Args:
+        maps: As of `head_view`.
+        layer: As of `head_view`.
+        head: As of `head_view`.
+        **options: As of `head_view`, all but `view` and `words`.
 
     Raises:
         ValueError: The layer's queries and keys were not captured; and as `head_view`.

@@ -15,6 +15,9 @@ __all__ = ["module_path"]
 def module_path(name: str) -> str:
     """The path of a module's script, for `evaluate.load`.
 
+    Args:
+        name: `cmrc2018`, `drcd`, `span_f1`, `squad_v1`, `squad_v2` or `word_segmentation`.
+
     Raises:
         ValueError: No module has that name.
     """

@@ -171,7 +171,12 @@ class ConditionalRandomField(nn.Module):
         return losses.sum() / chains.lengths.sum() if reduction == "token_mean" else losses.sum()
 
     def log_partition(self, emissions: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Log Z of each sequence, `(batch,)`; arguments and errors as of `forward`."""
+        """Log Z of each sequence, `(batch,)`; arguments and errors as of `forward`.
+
+        Args:
+            emissions: As of `forward`.
+            mask: As of `forward`.
+        """
         self._check_shapes(emissions, mask)
         chains = self._chains(emissions, mask)
         self._check_lengths(chains)
@@ -182,7 +187,8 @@ class ConditionalRandomField(nn.Module):
         """Probability of each tag at each position, given the whole sequence.
 
         Args:
-            emissions: As of `forward`, and so the mask and the errors.
+            emissions: As of `forward`, and so the errors.
+            mask: As of `forward`.
 
         Returns:
             `(batch, seq, num_tags)`; 0 where a position does not count.
@@ -202,7 +208,8 @@ class ConditionalRandomField(nn.Module):
         """The most probable sequence of tags, by Viterbi's algorithm.
 
         Args:
-            emissions: As of `forward`, and so the mask.
+            emissions: As of `forward`.
+            mask: As of `forward`.
 
         Returns:
             A list a sequence, with the id of each position that counts.
@@ -223,7 +230,8 @@ class ConditionalRandomField(nn.Module):
         """The k most probable sequences of tags.
 
         Args:
-            emissions: As of `forward`, and so the mask.
+            emissions: As of `forward`.
+            mask: As of `forward`.
             k: How many.
 
         Returns:

@@ -163,6 +163,10 @@ def watch_layers(encoder: nn.Module, num_layers: int) -> None:
 
     The hooks are plain functions of this module: a model with them can be copied, pickled and replicated.
 
+    Args:
+        encoder: the encoder.
+        num_layers: how many layers it has, `config.num_hidden_layers`.
+
     Raises:
         ValueError: as `encoder_stack`.
     """

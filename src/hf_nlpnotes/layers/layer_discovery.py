@@ -70,6 +70,9 @@ class LayerGroup:
 def layer_stacks(model: nn.Module) -> tuple[LayerStack, ...]:
     """Return the stacks of layers of `model`, the first to run first.
 
+    Args:
+        model: A model of transformers, or any module with its repeated layers in one `nn.ModuleList`.
+
     Raises:
         ValueError: The model has no stack of layers.
     """
@@ -95,6 +98,9 @@ def layer_groups(model: nn.Module) -> tuple[LayerGroup, ...]:
 
     Every name of `model.named_parameters()` stands in exactly one group, in that order inside the group. Embeddings
     and head are left out where they hold no parameters.
+
+    Args:
+        model: A model of transformers, or any module with its repeated layers in one `nn.ModuleList`.
 
     Raises:
         ValueError: The model has no stack of layers.

@@ -82,6 +82,9 @@ class LayerSelection:
     def parse(cls, selection: str | LayerSelection) -> LayerSelection:
         """Read the short form; a selection is returned as it is.
 
+        Args:
+            selection: the short form, or a selection.
+
         Raises:
             ValueError: the string is of no known form; the message lists them.
             TypeError: neither a string nor a selection.
@@ -134,7 +137,11 @@ class LayerSelection:
         return tuple(found)
 
     def width(self, num_layers: int) -> int:
-        """How many times the hidden size the result has: the number of layers if they are concatenated, else 1."""
+        """How many times the hidden size the result has: the number of layers if they are concatenated, else 1.
+
+        Args:
+            num_layers: layers of the encoder.
+        """
         return len(self.indices(num_layers)) if self.combine == "concat" else 1
 
     def select(self, hidden_states: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -136,7 +136,12 @@ class ScalarMix(nn.Module):
         return self.scalars.detach().float().softmax(dim=0).cpu()
 
     def plot(self, path: str | os.PathLike[str], names: Iterable[str] | None = None) -> None:
-        """Draw the weights as bars; see `plot_weights`."""
+        """Draw the weights as bars; see `plot_weights`.
+
+        Args:
+            path: as of `plot_weights`.
+            names: as of `plot_weights`.
+        """
         plot_weights({"": self.weights().tolist()}, path, names)
 
     def extra_repr(self) -> str:

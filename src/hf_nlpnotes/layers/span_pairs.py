@@ -44,7 +44,11 @@ class SpanPairs(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Score pairs: `features (batch, seq, input_size)` → `(batch, first, last)`."""
+        """Score pairs: `features (batch, seq, input_size)` → `(batch, first, last)`.
+
+        Args:
+            features: `(batch, seq, input_size)`, a vector a token.
+        """
         scaled = self.first(features) * self.size**-0.5
         return torch.matmul(scaled, self.last(features).transpose(-1, -2))
 

@@ -55,9 +55,11 @@ def sampled_softmax_loss(
     Args:
         hidden: (n, H) rows before the output embedding.
         targets: (n,) int64, -100 for rows that do not count.
-        embedding: (V, H), and `bias` (V,).
+        embedding: (V, H), the output embedding.
+        bias: (V,), its bias.
         unigram: (V,) relative frequencies, the distribution that the targets come from.
         negatives: least size of the random part, drawn without replacement from the tokens that are no targets.
+        generator: the random tokens are drawn from it; None: torch's own.
         reduction: "mean" or "sum" over the rows that count.
     """
     size, counted = len(embedding), targets != _IGNORED
@@ -104,7 +106,11 @@ class EveryPosition(nn.Module):
         self.offsets = tuple(offsets)
 
     def streams(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Content (batch, length, H) and query (1, length, H): the tokens' and [MASK]'s embeddings with positions."""
+        """Content (batch, length, H) and query (1, length, H): the tokens' and [MASK]'s embeddings with positions.
+
+        Args:
+            input_ids: (batch, length).
+        """
         place = self.position_embeddings.weight[: input_ids.shape[1]] + self.token_type_embeddings.weight[0]
         content = self.norm(self.word_embeddings(input_ids) + place)
         query = self.norm(self.word_embeddings.weight[self.mask_token_id] + place)[None]
@@ -116,6 +122,11 @@ class EveryPosition(nn.Module):
         """Stage A: each head copies the neighbour at its offset. Returns hidden states (batch, length, H).
 
         Neighbours of the same word are shown as [MASK] for half of the words, as whole-word masking will show them.
+
+        Args:
+            input_ids: (batch, length).
+            continues_word: (batch, length) bool, true for tokens that continue a word.
+            generator: which words are hidden is drawn from it; None: torch's own.
         """
         content, query = self.streams(input_ids)
         value = self.layer.attention.self.value
@@ -144,6 +155,9 @@ class EveryPosition(nn.Module):
         """Stage B: layer 0's own attention, own token and 70 % of the words' other tokens hidden. As `shifts`.
 
         Args:
+            input_ids: as of `shifts`.
+            continues_word: as of `shifts`.
+            generator: as of `shifts`.
             is_text: (batch, length) bool, False at padding; None: there is none.
         """
         content, query = self.streams(input_ids)
@@ -162,7 +176,11 @@ class EveryPosition(nn.Module):
         return self._finish(query, (weights @ v).transpose(1, 2).flatten(2))
 
     def split_heads(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, length, H) → (batch, heads, length, H / heads)."""
+        """(batch, length, H) → (batch, heads, length, H / heads).
+
+        Args:
+            x: (batch, length, H).
+        """
         return x.unflatten(-1, (len(self.offsets), -1)).transpose(1, 2)
 
     def _finish(self, query: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:

@@ -69,7 +69,10 @@ def held_out_rows(
     Args:
         streams: `encode_lines([line], …)` of each line.
         length: tokens a row, ``[CLS]`` and ``[SEP]`` among them.
+        cls_token_id: id of ``[CLS]``.
+        sep_token_id: id of ``[SEP]``.
         share: of the words (`whole_words`, `single`) and of the tokens (`scattered`).
+        seed: of the choice.
 
     Raises:
         ValueError: `length` leaves no room for a token, or `share` is not a probability above 0.
@@ -106,7 +109,10 @@ def masked_accuracy(
 
     Args:
         model: `ChineseBertForMaskedLM`, or a BERT whose trunk is `model.bert` and head `model.cls`.
+        rows: from `held_out_rows`.
         vocabulary: the tokens, to count Han characters also by themselves: punctuation is easy.
+        mask_token_id: id of ``[MASK]``.
+        batch_size: rows a forward pass.
 
     Returns:
         `whole_words`, `single` and, unless the rows have none, `scattered`; each also with `_han`, over Han characters

@@ -76,6 +76,10 @@ def muon_adamw(model: nn.Module, learning_rate: float) -> MuonAdamW:
 
     Muon takes the encoder's matrices and the head's, those of queries and keys at a third of the rate: heads that were
     set to look at one offset (see `offset_heads`) are lost at the full one. Adam takes the rest at 0.7 of it.
+
+    Args:
+        model: the model; parameters that require no gradient are left out.
+        learning_rate: rate of Muon.
     """
     looks, carries, others = [], [], []
     for name, parameter in model.named_parameters():

@@ -23,7 +23,13 @@ DEFAULT_OFFSETS = (-1, 1, -2, 2, -3, 3, -4, 4)
 
 
 def frequencies(count: int = 16, *, jitter: float = 0.35, seed: int = 0) -> torch.Tensor:
-    """(count,) ω_k = π (k + ½ + jitter·u_k) / count with u_k uniform on (−1, 1)."""
+    """(count,) ω_k = π (k + ½ + jitter·u_k) / count with u_k uniform on (−1, 1).
+
+    Args:
+        count: K, how many.
+        jitter: largest shift of a frequency, in steps of π / K.
+        seed: of the shifts.
+    """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(count, generator=generator, dtype=torch.float64) * 2 - 1
     return math.pi * (torch.arange(count) + 0.5 + jitter * noise) / count
@@ -33,6 +39,12 @@ def position_vectors(length: int, hidden_size: int, omega: torch.Tensor, *, scal
     """(length, hidden_size): (sin ω_k i, cos ω_k i)·scale in dimensions 2k and 2k + 1, zero in the others.
 
     With 16 frequencies and the default scale a row's length is 0.7, that of `token_vectors`.
+
+    Args:
+        length: positions.
+        hidden_size: width of the vectors, 2K or more.
+        omega: (K,) from `frequencies`.
+        scale: factor on every number.
     """
     angles = torch.arange(length, dtype=torch.float64)[:, None] * omega  # (length, K)
     pairs = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1) * scale  # (length, 2K)
@@ -61,6 +73,8 @@ def offset_head_weights(
     Args:
         hidden_size: H; `head_size` times the number of offsets.
         head_size: d ≥ 2K; dimensions that are left over stay zero.
+        omega: (K,) from `frequencies`.
+        offsets: the offset of each head, in positions.
         gain: factor in both matrices; the logits grow with its square.
 
     Returns:
@@ -83,7 +97,14 @@ def offset_head_weights(
 def value_output_weights(
     hidden_size: int, *, value_scale: float = 0.5, output_scale: float = 0.3, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Value and output weights (H, H) that carry tokens unmixed: V orthogonal × value_scale, output_scale · Vᵀ."""
+    """Value and output weights (H, H) that carry tokens unmixed: V orthogonal × value_scale, output_scale · Vᵀ.
+
+    Args:
+        hidden_size: H.
+        value_scale: factor in V.
+        output_scale: factor on Vᵀ in the output.
+        seed: of V.
+    """
     generator = torch.Generator().manual_seed(seed)
     value = torch.nn.init.orthogonal_(torch.empty(hidden_size, hidden_size), generator=generator) * value_scale
     return value, output_scale * value.T.contiguous()
@@ -94,6 +115,7 @@ def weight_on_offset(probabilities: torch.Tensor, offset: int) -> torch.Tensor:
 
     Args:
         probabilities: (..., length, length), rows are queries.
+        offset: in positions; negative ones lie before the query.
 
     Returns:
         (...), from 0 to 1.
@@ -106,6 +128,9 @@ def calibrated_gain(logits: torch.Tensor, offset: int, *, target: float = 0.93, 
 
     Args:
         logits: (..., length, length) of one head, scaled as the softmax sees them.
+        offset: the head's offset, in positions.
+        target: mean weight that the offset is to have, below 1.
+        largest: the factor at which the search gives up.
 
     Raises:
         ValueError: no factor up to `largest` is enough.

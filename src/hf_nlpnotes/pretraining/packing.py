@@ -32,12 +32,23 @@ class TokenStream:
 
 
 def is_held_out(line: str, percent: float = 1.0) -> bool:
-    """Whether a line belongs to the held-out part: a function of its text alone (CRC-32), so that every run agrees."""
+    """Whether a line belongs to the held-out part: a function of its text alone (CRC-32), so that every run agrees.
+
+    Args:
+        line: the text.
+        percent: size of the held-out part, in per cent of the lines, in steps of 0.01.
+    """
     return zlib.crc32(line.encode()) % 10_000 < percent * 100
 
 
 def thin_out(lines: Sequence[str], share: float, *, block: int = 100, seed: int = 0) -> list[str]:
     """Keep about `share` of the lines, in blocks of neighbouring lines so that texts stay readable.
+
+    Args:
+        lines: the text.
+        share: from 0 to 1.
+        block: lines a block.
+        seed: of the choice.
 
     Raises:
         ValueError: `share` is outside [0, 1].
@@ -52,7 +63,12 @@ def thin_out(lines: Sequence[str], share: float, *, block: int = 100, seed: int 
 
 
 def word_starts(text: str, cut: Callable[[str], Iterable[str]]) -> np.ndarray:
-    """(len(text),) bool: whether a word starts at this character; the segmenter's words must concatenate to `text`."""
+    """(len(text),) bool: whether a word starts at this character; the segmenter's words must concatenate to `text`.
+
+    Args:
+        text: a line.
+        cut: word segmenter (``jieba.cut``).
+    """
     starts = np.zeros(len(text) + 1, dtype=bool)
     position = 0
     for word in cut(text):
@@ -72,6 +88,8 @@ def encode_lines(
     """Tokenize lines into a stream, a separator after each line.
 
     Args:
+        lines: the text.
+        tokenizer: a `BertWordPieceTokenizer` of `tokenizers`, with ``[SEP]``.
         cut: word segmenter (``jieba.cut``); None: every Han character is a word, ``##`` pieces continue one.
         read: a reading for each character of a line (``PinyinReader.read_text``). A token gets one if it stands for
             exactly one character; None leaves the stream without pinyin.

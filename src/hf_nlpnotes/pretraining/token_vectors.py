@@ -64,6 +64,7 @@ def token_vectors(
         hidden_size: H, the width of the vectors.
         reserved: leading dimensions that are zero for every token (see `offset_heads.position_vectors`).
         norm: length of every row. A token that was never seen gets a random direction.
+        context_exponent: as of `positive_pmi`.
         seed: of the randomised SVD and of the random directions.
 
     Returns:
@@ -87,6 +88,12 @@ def token_vectors(
 
 
 def unigram_log_probabilities(input_ids: np.ndarray, vocab_size: int, *, smoothing: float = 0.5) -> torch.Tensor:
-    """(V,) log of the tokens' relative frequencies, counts raised by `smoothing`: a start for the output's bias."""
+    """(V,) log of the tokens' relative frequencies, counts raised by `smoothing`: a start for the output's bias.
+
+    Args:
+        input_ids: (tokens,) the training text.
+        vocab_size: V.
+        smoothing: what is added to each count.
+    """
     counts = torch.from_numpy(np.bincount(input_ids.astype(np.int64), minlength=vocab_size)).double() + smoothing
     return (counts / counts.sum()).log().float()

@@ -34,7 +34,9 @@ def warm_start(
     Args:
         model: `BertForMaskedLM` whose hidden size is the number of offsets times a head size of `reserved` or more.
         input_ids: (tokens,) the training text, to count in.
+        offsets: the offset of each head of the first three layers, in positions.
         reserved: leading dimensions that carry the position.
+        seed: of the frequencies and the token vectors.
     """
     config, bert, head = model.config, model.bert, model.cls.predictions
     hidden, vocab = config.hidden_size, config.vocab_size
@@ -66,7 +68,10 @@ def sharpen_heads(
     """Raise the query gains of layer 0 until each head puts 93 % of its weight on its offset again.
 
     Args:
+        model: a model as `warm_start` leaves it, changed in place.
         input_ids: (batch, length) of real text.
+        mask_token_id: id of ``[MASK]``.
+        offsets: the offset of each head, as in `warm_start`.
 
     Returns:
         The factor of each head.
@@ -86,7 +91,13 @@ def sharpen_heads(
 
 @torch.no_grad()
 def free_heads(model: Any, heads: Sequence[int], *, seed: int = 0) -> None:
-    """Let heads of layer 0 find their own use: no query weights, a random query bias from N(0, 1)."""
+    """Let heads of layer 0 find their own use: no query weights, a random query bias from N(0, 1).
+
+    Args:
+        model: a `BertForMaskedLM`, changed in place.
+        heads: numbers of the heads, from 0.
+        seed: of the biases.
+    """
     layer = model.bert.encoder.layer[0].attention.self
     size = layer.attention_head_size
     generator = torch.Generator().manual_seed(seed)

@@ -94,17 +94,36 @@ class PeftModelForPrompts(PeftModel):
             return self.prompted(*args, **kwargs)
 
     def predict(self, examples: Sequence[Mapping[str, Any]], batch_size: int = 32) -> torch.Tensor:
-        """As of `PromptForSequenceClassification`."""
+        """As of `PromptForSequenceClassification`.
+
+        Args:
+            examples (`Sequence[Mapping[str, Any]]`):
+                As there.
+            batch_size (`int`, defaults to 32):
+                Examples a forward pass.
+        """
         with self._evaluating():
             return self.prompted.predict(examples, batch_size)
 
     def calibrate(self, examples: Sequence[Mapping[str, Any]], batch_size: int = 32) -> torch.Tensor:
-        """As of `PromptForSequenceClassification`."""
+        """As of `PromptForSequenceClassification`.
+
+        Args:
+            examples (`Sequence[Mapping[str, Any]]`):
+                As there.
+            batch_size (`int`, defaults to 32):
+                Examples a forward pass.
+        """
         with self._evaluating():
             return self.prompted.calibrate(examples, batch_size)
 
     def data_collator(self, max_length: int | None = None) -> DataCollatorForPrompts:
-        """As of `PromptForSequenceClassification`; leaves room for virtual tokens."""
+        """As of `PromptForSequenceClassification`; leaves room for virtual tokens.
+
+        Args:
+            max_length (`int`, *optional*):
+                As there.
+        """
         return self.prompted.data_collator(max_length)
 
     def get_base_model(self) -> Any:

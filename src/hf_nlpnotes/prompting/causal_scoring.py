@@ -42,7 +42,16 @@ _SENTINEL = "\ue000"
 
 @dataclass(frozen=True)
 class CausalPrompt:
-    """A filled prompt: its tokens, and which of them, `[start, end)`, spell the label word."""
+    """A filled prompt: its tokens, and which of them, `[start, end)`, spell the label word.
+
+    Attributes:
+        token_ids (`tuple[int, ...]`):
+            The prompt.
+        start (`int`):
+            Place of the label word's first token.
+        end (`int`):
+            The place after its last.
+    """
 
     token_ids: tuple[int, ...]
     start: int
@@ -120,8 +129,10 @@ class CausalPromptEncoder:
                 The text of each column.
             words (`Sequence[str]`):
                 Label words, at least one.
-            labels (`Sequence[str]`), demonstrations (`Sequence[str]`), *optional*:
-                What stands at `{options}` and `{demos}` of the template.
+            labels (`Sequence[str]`, *optional*):
+                What stands at `{options}` of the template.
+            demonstrations (`Sequence[str]`, *optional*):
+                What stands at `{demos}`.
 
         Raises:
             `ValueError`: the prompt is too long without any text, or nothing stands before the label and the tokenizer
@@ -195,7 +206,12 @@ class CausalPromptEncoder:
 
 
 def is_causal(model: Any) -> bool:
-    """Whether a model predicts the next token and has no masks: it generates, and is of no masked architecture."""
+    """Whether a model predicts the next token and has no masks: it generates, and is of no masked architecture.
+
+    Args:
+        model (`PreTrainedModel`):
+            The model, also with adapters of PEFT around it.
+    """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     masked = set(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
     return (

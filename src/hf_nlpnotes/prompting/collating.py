@@ -139,6 +139,10 @@ class DataCollatorForPrompts:
     def encode(self, example: Mapping[str, Any]) -> dict[str, list[list[int]]]:
         """Encode one example without its label, as `data.map(collator.encode)` does ahead of training.
 
+        Args:
+            example (`Mapping[str, Any]`):
+                The columns that the templates name; others are passed over.
+
         Returns:
             Each model input as one list of integers a row, and `mask_positions`.
         """

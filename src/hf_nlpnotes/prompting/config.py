@@ -154,7 +154,12 @@ class PromptConfig(PushToHubMixin):
         return torch.tensor([(self.bias or {}).get(label, 0.0) for label in self.labels], dtype=torch.float64)
 
     def replace(self, **changes: Any) -> PromptConfig:
-        """A copy with other values, checked anew."""
+        """A copy with other values, checked anew.
+
+        Args:
+            **changes (`Any`):
+                Options of the class.
+        """
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,6 +169,12 @@ class PromptConfig(PushToHubMixin):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], origin: str = "The prompt") -> PromptConfig:
         """The inverse of `to_dict`; `origin` is what error messages call the source.
+
+        Args:
+            values (`Mapping[str, Any]`):
+                Options of the class, by their names.
+            origin (`str`, defaults to `"The prompt"`):
+                What error messages call the source.
 
         Raises:
             `ValueError`: an unknown key, no template, or a value that the class refuses.
@@ -238,7 +249,12 @@ class PromptConfig(PushToHubMixin):
 
     @staticmethod
     def is_in(folder: str | os.PathLike[str]) -> bool:
-        """Whether a local folder has a `prompt.json`."""
+        """Whether a local folder has a `prompt.json`.
+
+        Args:
+            folder (`str` or `os.PathLike`):
+                The folder; a name on the hub has none.
+        """
         return (Path(folder) / PROMPT_FILE).is_file()
 
     def _values(self) -> dict[str, Any]:

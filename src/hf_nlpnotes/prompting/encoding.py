@@ -154,6 +154,10 @@ class PromptEncoder:
 
         A byte-level or SentencePiece tokenizer writes a word differently after a space: it is read in its place.
 
+        Args:
+            word (`str`):
+                The word.
+
         Raises:
             `ValueError`: the word is empty, or the vocabulary cannot spell it.
         """
@@ -161,6 +165,10 @@ class PromptEncoder:
 
     def word_features(self, word: str) -> dict[str, list[int]]:
         """`word_ids` as `input_ids`, with what else the model reads about these tokens, such as their pinyin.
+
+        Args:
+            word (`str`):
+                The word.
 
         Raises:
             `ValueError`: the word is empty, or the vocabulary cannot spell it.
@@ -178,7 +186,12 @@ class PromptEncoder:
         return features
 
     def can_spell(self, word: str) -> bool:
-        """Whether `word_ids` has an answer for this word."""
+        """Whether `word_ids` has an answer for this word.
+
+        Args:
+            word (`str`):
+                The word.
+        """
         return bool(word.strip()) and self._reader.spells(self._features_in_place(word)["input_ids"])
 
     def _features_in_place(self, word: str) -> dict[str, list[int]]:

@@ -31,6 +31,10 @@ def vocabulary_words(tokenizer: Any) -> list[str]:
 
     No special tokens, pieces inside words, digits or punctuation; of letters at least two, of Han characters one. For
     byte-level BPE and SentencePiece these are the entries that begin a word, without the mark of the space.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            The tokenizer.
     """
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     special = set(tokenizer.all_special_ids)
@@ -60,8 +64,10 @@ def candidate_words(
             Unlabelled texts.
         segment (`Callable`, *optional*):
             Words of a text. Default: jieba's (extra `pretrain`).
-        min_texts (`int`, defaults to 5), max_share (`float`, defaults to 0.2):
-            A word must be in at least so many texts, and in at most this share of them.
+        min_texts (`int`, defaults to 5):
+            A word must be in at least so many texts.
+        max_share (`float`, defaults to 0.2):
+            A word must be in at most this share of the texts.
 
     Returns:
         Word → the numbers of the texts that it is in, most frequent first. Words are of letters only, two or more.
@@ -165,8 +171,10 @@ def expand_from_texts(
             Most words of a label, seeds included.
         classify (`Callable`, *optional*):
             Scores of texts for a verbalizer's labels, of shape `(texts, labels)`. Default: `static_similarity`.
-        sharpness (`float`, defaults to 2), smoothing (`float`, defaults to 5):
-            κ and a, positive.
+        sharpness (`float`, defaults to 2):
+            κ, positive.
+        smoothing (`float`, defaults to 5):
+            a, positive.
         rounds (`int`, defaults to 1):
             How often to sort and choose anew, from the seeds.
     """

@@ -46,6 +46,12 @@ class LabelPaths:
     def of(cls, labels: Sequence[str], separator: str | None = None) -> LabelPaths:
         """From distinct labels, split at `separator`; `None`: labels have no levels.
 
+        Args:
+            labels (`Sequence[str]`):
+                The labels.
+            separator (`str`, *optional*):
+                What stands between the levels of a label.
+
         Raises:
             `ValueError`: a level without a name, or a label that is the beginning of another.
 
@@ -74,7 +80,14 @@ class LabelPaths:
         return cls(tuple(labels), joined, paths, tuple(map(tuple, families.values())))
 
     def words(self, verbalizer: Verbalizer | None, separator: str | None = None) -> Verbalizer:
-        """The words of each node: those of its path, else those of its own name, else the name."""
+        """The words of each node: those of its path, else those of its own name, else the name.
+
+        Args:
+            verbalizer (`Verbalizer`, *optional*):
+                The words that there are.
+            separator (`str`, *optional*):
+                As of `of`.
+        """
         known: Mapping[str, Any] = {} if verbalizer is None else {
             label: dict(zip(own, weights, strict=True))
             for label, own, weights in zip(verbalizer.labels, verbalizer.words, verbalizer.weights, strict=True)
@@ -100,7 +113,12 @@ class LabelPaths:
         return self._sums(among)
 
     def log_sigmoids(self, scores: torch.Tensor) -> torch.Tensor:
-        """Logarithm of each label's own probability, every node by itself. Shapes as in `log_probabilities`."""
+        """Logarithm of each label's own probability, every node by itself. Shapes as in `log_probabilities`.
+
+        Args:
+            scores (`torch.Tensor` of shape `(N, nodes)`):
+                Scores of the nodes.
+        """
         return self._sums(F.logsigmoid(scores))
 
     def _sums(self, values: torch.Tensor) -> torch.Tensor:

@@ -124,6 +124,10 @@ READY_LABEL_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(_table())
 def ready_label_words(labels: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Ready words for each label; a label that has none is its own word.
 
+    Args:
+        labels (`Iterable[str]`):
+            The labels.
+
     >>> ready_label_words(["好评", "闲聊"])["闲聊"]
     ('闲聊',)
     """

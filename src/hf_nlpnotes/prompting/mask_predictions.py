@@ -29,7 +29,12 @@ class MaskPredictions:
     """
 
     def logits_of(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Logits of the U tokens `token_ids` at every mask, of shape `(N, K, U)`."""
+        """Logits of the U tokens `token_ids` at every mask, of shape `(N, K, U)`.
+
+        Args:
+            token_ids (`torch.Tensor` of shape `(U,)`):
+                The tokens.
+        """
         raise NotImplementedError
 
     def centre(self) -> torch.Tensor:
@@ -41,7 +46,14 @@ class MaskPredictions:
         raise NotImplementedError
 
     def select(self, rows: torch.Tensor, num_masks: int) -> MaskPredictions:
-        """The first `num_masks` masks of some rows."""
+        """The first `num_masks` masks of some rows.
+
+        Args:
+            rows (`torch.Tensor`):
+                Numbers of the rows.
+            num_masks (`int`):
+                How many masks to keep.
+        """
         raise NotImplementedError
 
 

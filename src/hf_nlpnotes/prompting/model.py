@@ -332,6 +332,10 @@ class PromptForSequenceClassification(PreTrainedModel):
     def set_bias(self, prompt: PromptConfig) -> None:
         """Take the label bias from a prompt with the same labels.
 
+        Args:
+            prompt (`PromptConfig`):
+                The prompt.
+
         Raises:
             `ValueError`: it has other labels.
         """
@@ -436,7 +440,16 @@ class PromptForSequenceClassification(PreTrainedModel):
         state_dict: Mapping[str, torch.Tensor] | None = None,
         model: str | None = None,
     ) -> None:
-        """Save only `prompt.json` and the soft tokens; `model` names the masked language model that it is for."""
+        """Save only `prompt.json` and the soft tokens; `model` names the masked language model that it is for.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                The folder, made where there is none.
+            state_dict (`Mapping[str, torch.Tensor]`, *optional*):
+                Weights to save instead of the model's own.
+            model (`str`, *optional*):
+                Name or folder of the masked language model.
+        """
         if self.soft_prompt is not None:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             tensors = {} if state_dict is None else _without_prefix(state_dict, "soft_prompt.")

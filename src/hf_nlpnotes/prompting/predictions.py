@@ -102,6 +102,14 @@ def scoring_path(model: nn.Module, inputs: Mapping[str, torch.Tensor], positions
     """The fastest of the three ways that gives this model's own logits, found on the first row of these inputs.
 
     It is remembered, and looked for again when the output embedding is replaced (by an adapter, by a new vocabulary).
+
+    Args:
+        model (`nn.Module`):
+            A masked language model.
+        inputs (`Mapping[str, torch.Tensor]`):
+            Its inputs, of shape (batch, length).
+        positions (`torch.Tensor`):
+            Of the masks, as `mask_positions` gives them.
     """
     return _way(model, inputs, positions).path
 

@@ -203,6 +203,8 @@ def learn_word_weights(
             λ > 0: how much it takes to move a weight.
         drop_below (`float`, defaults to 0):
             Words whose share of their label is below this are dropped, except the heaviest.
+        max_steps (`int`, defaults to 200):
+            Most steps of L-BFGS.
 
     Raises:
         `ValueError`: a penalty that is not positive, an example with an unknown label, a label without an example.

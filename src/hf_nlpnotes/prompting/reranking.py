@@ -42,8 +42,10 @@ def pseudo_log_likelihood(
             Its inputs, of shape (batch, length), with masks at `positions`.
         positions, mask_counts:
             As `mask_positions` gives them.
-        groups (`Sequence[WordGroup]`), num_words (`int`):
-            Words by length; how many there are, W.
+        groups (`Sequence[WordGroup]`):
+            Words by length.
+        num_words (`int`):
+            How many words there are, W.
         words (`Sequence[Collection[int]]`, *optional*):
             For each row the words to score, by their place in `Verbalizer.all_words`. Default: all.
         max_rows (`int`, defaults to 64):
@@ -80,6 +82,12 @@ def best(scores: torch.Tensor, k: Any) -> torch.Tensor:
     """Where the k highest scores of each row are: a mask of the shape of `scores`, `(N, L)`.
 
     Of equal scores the first ones count. With k ≥ L all of them.
+
+    Args:
+        scores (`torch.Tensor` of shape `(N, L)`):
+            A row a text, a column a label.
+        k (`int`):
+            How many a row.
 
     Raises:
         `ValueError`: k is no positive whole number.

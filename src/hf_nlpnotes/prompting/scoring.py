@@ -147,6 +147,12 @@ def longest_input(model: Any, tokenizer: Any) -> int | None:
 
     RoBERTa's kin count positions from `padding_idx + 1`, so that a table of 514 rows serves 512 tokens; of all models
     they alone give a padding index to their table of positions.
+
+    Args:
+        model (`PreTrainedModel`):
+            The model.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
     """
     limits = []
     if tokenizer.model_max_length < 1_000_000:  # the stock "no limit" is 1e30
@@ -163,6 +169,13 @@ def longest_input(model: Any, tokenizer: Any) -> int | None:
 
 
 def accepted_inputs(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The inputs that the model's `forward` names (DistilBERT has no `token_type_ids`, …)."""
+    """The inputs that the model's `forward` names (DistilBERT has no `token_type_ids`, …).
+
+    Args:
+        model (`nn.Module`):
+            The model.
+        inputs (`Mapping[str, torch.Tensor]`):
+            Inputs by name.
+    """
     names = inspect.signature(model.forward).parameters
     return {name: value for name, value in inputs.items() if name in names}

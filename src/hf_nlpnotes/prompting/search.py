@@ -247,6 +247,20 @@ def best_assignments(
 ) -> list[tuple[tuple[int, ...], float, float]]:
     """The choice of `search_assignments` on a matrix of log-probabilities, of shape `(N, W)`.
 
+    Args:
+        log_probs (`torch.Tensor` of shape `(N, W)`):
+            Log-probabilities of the words on the examples.
+        targets (`torch.Tensor` of shape `(N,)`):
+            Each example's label, a number from 0.
+        num_labels (`int`):
+            How many labels there are.
+        shortlist (`int`, defaults to 30):
+            As of `search_assignments`.
+        top (`int`, defaults to 10):
+            As of `search_assignments`.
+        calibrated (`bool`, defaults to `True`):
+            As of `search_assignments`.
+
     Returns:
         Numbers of the words (one a label), accuracy and log-likelihood, best first.
     """

@@ -47,8 +47,10 @@ def sequential_scores(
             Its inputs, of shape (batch, length), with masks at `positions`.
         positions, mask_counts:
             As `mask_positions` gives them.
-        groups (`Sequence[WordGroup]`), num_words (`int`):
-            Words by length; how many there are, W.
+        groups (`Sequence[WordGroup]`):
+            Words by length.
+        num_words (`int`):
+            How many words there are, W.
         order (`str`, defaults to `"left-to-right"`):
             `"left-to-right"`, or `"max-first"`: of the tokens that are left, the one with the highest probability.
         max_rows (`int`, defaults to 64):

@@ -149,7 +149,12 @@ class SoftPrompt(nn.Module):
 
     @contextmanager
     def in_place(self, model: Any) -> Iterator[None]:
-        """Inside the `with` block the model, called by this thread, reads `soft_index` beside its inputs."""
+        """Inside the `with` block the model, called by this thread, reads `soft_index` beside its inputs.
+
+        Args:
+            model (`nn.Module`):
+                The language model that the prompts are for.
+        """
         owner = threading.get_ident()
 
         def embed(_module: nn.Module, args: Any, inputs: dict[str, Any]) -> Any:

@@ -97,12 +97,21 @@ class StaticVectors:
         return cls(table, mean, weights, tokenizer)
 
     def token_ids(self, text: str) -> list[int]:
-        """Ids of the tokens of running text that have a weight."""
+        """Ids of the tokens of running text that have a weight.
+
+        Args:
+            text (`str`):
+                The text.
+        """
         encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
         return [i for i in encoded["input_ids"] if i < len(self.weights) and self.weights[i] > 0]
 
     def word_ids(self, word: str) -> list[int]:
         """Ids of a word's tokens as it stands inside a text: after a space, in scripts that have letter case.
+
+        Args:
+            word (`str`):
+                The word.
 
         Raises:
             `ValueError`: the word is empty, or the vocabulary cannot spell it.
@@ -121,12 +130,22 @@ class StaticVectors:
         return ids
 
     def weighted(self, ids: Sequence[int]) -> torch.Tensor:
-        """Centred vectors times weights, float64 of shape `(tokens, size)`."""
+        """Centred vectors times weights, float64 of shape `(tokens, size)`.
+
+        Args:
+            ids (`Sequence[int]`):
+                Ids of tokens.
+        """
         index = torch.tensor(ids, dtype=torch.long)
         return (self.table[index].double() - self.mean) * self.weights[index][:, None]
 
     def words(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Unit vectors of words given by their token ids, float64 of shape `(words, size)`."""
+        """Unit vectors of words given by their token ids, float64 of shape `(words, size)`.
+
+        Args:
+            ids (`Sequence[Sequence[int]]`):
+                The ids of each word, from `word_ids`.
+        """
         vectors = [self.weighted(own).sum(dim=0) for own in ids]
         return (
             nn.functional.normalize(torch.stack(vectors), dim=1) if vectors else self.mean.new_zeros(0, len(self.mean))
@@ -136,6 +155,12 @@ class StaticVectors:
         """Unit vectors of all stretches of `length` tokens of a text, and the share of each in the text's weight.
 
         A text shorter than that is one stretch. Shapes `(stretches, size)` and `(stretches,)`.
+
+        Args:
+            ids (`Sequence[int]`):
+                The text's ids, from `token_ids`; at least one.
+            length (`int`):
+                Tokens a stretch.
         """
         length = min(length, len(ids))
         vectors = self.weighted(ids).unfold(0, length, 1).sum(dim=2)
@@ -255,6 +280,12 @@ def prior_scale(network_scores: torch.Tensor, similarity: torch.Tensor) -> float
     """How many of the network's units one unit of similarity is worth: σ(n) / σ(m), centred within each text.
 
     1 / σ(m) where the network says nothing, 0 where the similarity does.
+
+    Args:
+        network_scores (`torch.Tensor` of shape `(texts, labels)`):
+            As of `combine`.
+        similarity (`torch.Tensor` of shape `(texts, labels)`):
+            As of `combine`.
     """
     spreads = [_spread(scores) for scores in (network_scores, similarity)]
     if spreads[1] == 0:

@@ -19,14 +19,27 @@ Cut: TypeAlias = OneOf["tail", "head", "whole"]
 
 @dataclass(frozen=True)
 class Literal:
-    """Text of the template itself."""
+    """Text of the template itself.
+
+    Attributes:
+        text (`str`):
+            As it stands in the template, braces no longer doubled.
+    """
 
     text: str
 
 
 @dataclass(frozen=True)
 class SlotOptions:
-    """How the text of a slot may be cut: at which end, and to how many tokens at most."""
+    """How the text of a slot may be cut: at which end, and to how many tokens at most.
+
+    Attributes:
+        cut (`str`, defaults to `"tail"`):
+            Where text is left out when the prompt is too long: at its `"tail"` or its `"head"`, or nowhere
+            (`"whole"`).
+        max_tokens (`int`, *optional*):
+            Most tokens of the text. Default: no limit but the prompt's.
+    """
 
     cut: Cut = "tail"
     max_tokens: int | None = None
@@ -34,7 +47,14 @@ class SlotOptions:
 
 @dataclass(frozen=True)
 class Slot:
-    """A place to fill: the label word, or a column of the input."""
+    """A place to fill: the label word, or a column of the input.
+
+    Attributes:
+        name (`str`):
+            `label`, or the column's name.
+        options (`SlotOptions`):
+            How its text may be cut.
+    """
 
     name: str
     options: SlotOptions = SlotOptions()
@@ -47,19 +67,33 @@ class Slot:
 
 @dataclass(frozen=True)
 class Separator:
-    """What the tokenizer puts between two texts. With `pair`, what follows is the second of a pair of texts."""
+    """What the tokenizer puts between two texts. With `pair`, what follows is the second of a pair of texts.
+
+    Attributes:
+        pair (`bool`, defaults to `False`):
+            Whether a second segment begins here.
+    """
 
     pair: bool = False
 
 
 @dataclass(frozen=True)
 class Options:
-    """The labels listed, with `separator` between them; `None` chooses by their script."""
+    """The labels listed, with `separator` between them; `None` chooses by their script.
+
+    Attributes:
+        separator (`str`, *optional*):
+            What stands between two labels. Default: `, ` between labels in ASCII alone, else `、`.
+    """
 
     separator: str | None = None
 
     def text(self, labels: Sequence[str]) -> str:
         """The list, sorted, so that the order in which the labels were given has no influence.
+
+        Args:
+            labels (`Sequence[str]`):
+                The labels, in any order.
 
         >>> Options().text(["财经", "体育"]), Options().text(["sports", "arts"]), Options("/").text(["b", "a"])
         ('体育、财经', 'arts, sports', 'a/b')
@@ -72,7 +106,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """`count` examples with their labels, each the template filled: sampled with `seed`, or `nearest` to the text."""
+    """`count` examples with their labels, each the template filled: sampled with `seed`, or `nearest` to the text.
+
+    Attributes:
+        count (`int`):
+            How many.
+        nearest (`bool`, defaults to `False`):
+            Take those nearest to the text.
+        seed (`int`, defaults to 0):
+            Of the sample, where they are not the nearest.
+    """
 
     count: int
     nearest: bool = False
@@ -81,7 +124,14 @@ class Demonstrations:
 
 @dataclass(frozen=True)
 class Soft:
-    """Trained tokens: `length` of them, or as many as the tokenizer makes of `text`, which they begin as."""
+    """Trained tokens: `length` of them, or as many as the tokenizer makes of `text`, which they begin as.
+
+    Attributes:
+        length (`int`, *optional*):
+            How many; given where `text` is not.
+        text (`str`, *optional*):
+            The words that they begin as.
+    """
 
     length: int | None = None
     text: str | None = None

@@ -105,6 +105,14 @@ def search_templates(
 def stratified_folds(targets: torch.Tensor, folds: int, seed: int = 0) -> torch.Tensor:
     """The fold of each example, of shape `(N,)`: each label's examples are spread evenly.
 
+    Args:
+        targets (`torch.Tensor` of shape `(N,)`):
+            Each example's label, a number from 0.
+        folds (`int`):
+            How many; no more are made than the rarest label has examples.
+        seed (`int`, defaults to 0):
+            Of the order within a label.
+
     Raises:
         `ValueError`: fewer than two folds, or a label with fewer than two examples.
     """
@@ -126,7 +134,18 @@ def stratified_folds(targets: torch.Tensor, folds: int, seed: int = 0) -> torch.
 
 
 def cross_validated(name: str, scores: torch.Tensor, targets: torch.Tensor, parts: torch.Tensor) -> TemplateScore:
-    """Judge label scores `(N, L)` on each fold, with the labels' means over the other folds subtracted."""
+    """Judge label scores `(N, L)` on each fold, with the labels' means over the other folds subtracted.
+
+    Args:
+        name (`str`):
+            The template, as the result names it.
+        scores (`torch.Tensor` of shape `(N, L)`):
+            Scores of the labels on the examples.
+        targets (`torch.Tensor` of shape `(N,)`):
+            Each example's label, a number from 0.
+        parts (`torch.Tensor` of shape `(N,)`):
+            Each example's fold, from `stratified_folds`.
+    """
     num_labels = scores.shape[1]
     own = F.one_hot(targets, num_labels).double()
     held_out = torch.empty_like(scores)

@@ -41,6 +41,10 @@ class Verbalizer:
     def of(cls, words: Verbalizer | Mapping[str, Words] | Sequence[str]) -> Verbalizer:
         """From a mapping label → words, or from labels that are their own words.
 
+        Args:
+            words (`Verbalizer`, mapping from labels to words, or labels):
+                A label's words are one string, several, or a mapping from words to weights.
+
         Raises:
             `ValueError`: no label, a label twice, a label without words, an empty word, a weight that is not positive.
             `TypeError`: anything but strings and weights.
@@ -65,7 +69,12 @@ class Verbalizer:
         )
 
     def select(self, labels: Sequence[str]) -> Verbalizer:
-        """The verbalizer of the given labels; one that this verbalizer does not know is its own word."""
+        """The verbalizer of the given labels; one that this verbalizer does not know is its own word.
+
+        Args:
+            labels (`Sequence[str]`):
+                The labels, in the order that the result is to have.
+        """
         known: dict[str, Words] = {
             label: dict(zip(own, weights, strict=True))
             for label, own, weights in zip(self.labels, self.words, self.weights, strict=True)
@@ -79,7 +88,12 @@ class Verbalizer:
         return tuple(dict.fromkeys(word for own in self.words for word in own))
 
     def main_word(self, number: int) -> str:
-        """Of the label with this number, the word with the greatest weight; the first of several."""
+        """Of the label with this number, the word with the greatest weight; the first of several.
+
+        Args:
+            number (`int`):
+                The label's place in `labels`.
+        """
         words, weights = self.words[number], self.weights[number]
         return words[weights.index(max(weights))]
 
@@ -99,6 +113,16 @@ class WordGroup:
 
     `features` has what else the model reads about the words' tokens, one value a token as in `token_ids`: the pinyin
     of ChineseBERT. It matters where words are written into the prompt, as they are read one token after another.
+
+    Attributes:
+        num_masks (`int`):
+            Tokens of each word.
+        positions (`tuple[int, ...]`):
+            The words' places in `Verbalizer.all_words`.
+        token_ids (`tuple[tuple[int, ...], ...]`):
+            The ids of each word.
+        features (`Mapping[str, tuple[tuple[int, ...], ...]]`):
+            Other inputs of the model for these tokens, by name, shaped as `token_ids`.
     """
 
     num_masks: int

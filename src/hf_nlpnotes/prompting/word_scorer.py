@@ -91,7 +91,18 @@ class WordScorer:
         mask_counts: torch.Tensor,
         words: Sequence[Collection[int]] | None = None,
     ) -> torch.Tensor:
-        """`WordScores.log_probs`."""
+        """`WordScores.log_probs`.
+
+        Args:
+            inputs (`Mapping[str, torch.Tensor]`):
+                The model's inputs, of shape (batch, length).
+            positions (`torch.Tensor`):
+                As `mask_positions` gives them.
+            mask_counts (`torch.Tensor`):
+                As `mask_positions` gives them.
+            words (`Sequence[Collection[int]]`, *optional*):
+                For each row the words to score, by their place in `Verbalizer.all_words`. Default: all.
+        """
         if self.scoring != "parallel":
             return self._token_by_token(inputs, positions, mask_counts, words).log_probs
         predictions = predict_masks(self.model, inputs, positions)
@@ -104,7 +115,18 @@ class WordScorer:
         mask_counts: torch.Tensor,
         words: Sequence[Collection[int]] | None = None,
     ) -> torch.Tensor:
-        """`WordScores.centred`."""
+        """`WordScores.centred`.
+
+        Args:
+            inputs (`Mapping[str, torch.Tensor]`):
+                The model's inputs, of shape (batch, length).
+            positions (`torch.Tensor`):
+                As `mask_positions` gives them.
+            mask_counts (`torch.Tensor`):
+                As `mask_positions` gives them.
+            words (`Sequence[Collection[int]]`, *optional*):
+                For each row the words to score, by their place in `Verbalizer.all_words`. Default: all.
+        """
         if self.scoring != "parallel":
             return self._token_by_token(inputs, positions, mask_counts, words).centred
         predictions = predict_masks(self.model, inputs, positions)
@@ -121,6 +143,16 @@ class WordScorer:
 
         Words of one length that are read at once have the same masks, hence the same normaliser: their centred scores
         do. Otherwise the log-probabilities themselves.
+
+        Args:
+            inputs (`Mapping[str, torch.Tensor]`):
+                The model's inputs, of shape (batch, length).
+            positions (`torch.Tensor`):
+                As `mask_positions` gives them.
+            mask_counts (`torch.Tensor`):
+                As `mask_positions` gives them.
+            words (`Sequence[Collection[int]]`, *optional*):
+                For each row the words to score, by their place in `Verbalizer.all_words`. Default: all.
         """
         same_masks = len(self.groups) == 1 and self.scoring == "parallel"
         return (self.centred if same_masks else self.log_probs)(inputs, positions, mask_counts, words)

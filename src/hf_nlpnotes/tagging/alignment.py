@@ -30,6 +30,12 @@ class Misalignment(NamedTuple):
     """A span that tags cannot write: one of its edges lies inside a token, or (token -1) no token has any of it.
 
     `start` and `end` are the token's offsets, or the span's own where there is no token.
+
+    Attributes:
+        span: the span.
+        token: number of the token that an edge lies inside of; -1 where no token has any of the span.
+        start: first character of that token, or of the span where there is none.
+        end: the character after its last.
     """
 
     span: Span
@@ -39,7 +45,12 @@ class Misalignment(NamedTuple):
 
 
 class TokenTags(NamedTuple):
-    """Tags of tokens, None where there is nothing to learn, and the spans that could not be written exactly."""
+    """Tags of tokens, None where there is nothing to learn, and the spans that could not be written exactly.
+
+    Attributes:
+        tags: one a token; None for special tokens and wherever there is nothing to learn.
+        misaligned: the spans that tags could not write exactly.
+    """
 
     tags: list[str | None]
     misaligned: list[Misalignment]

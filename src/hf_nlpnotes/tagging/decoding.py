@@ -134,7 +134,12 @@ class TagDecoder:
         return tags
 
     def probabilities(self, logits: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """Probability of each tag at each position, (positions, labels): a softmax, or a CRF's marginals."""
+        """Probability of each tag at each position, (positions, labels): a softmax, or a CRF's marginals.
+
+        Args:
+            logits: as of `decode`.
+            lengths: as of `decode`.
+        """
         self._check(logits, lengths)
         if self.neighbours is None:
             return logits.softmax(-1).cpu()
@@ -149,7 +154,9 @@ class TagDecoder:
         """Probability of one tag at each position, (positions,); arguments and errors as of `probabilities`.
 
         Args:
+            logits: as of `decode`.
             tags: (positions,), such as `decode` gives.
+            lengths: as of `decode`.
         """
         if self.neighbours is not None:
             return self.probabilities(logits, lengths).gather(1, tags[:, None])[:, 0]
@@ -178,7 +185,12 @@ class TagDecoder:
         return [(tags, share) for tags, score, share in scored if score > -torch.inf]
 
     def spans(self, tags: NDArray[np.int64], lengths: Sequence[int]) -> Spans:
-        """Read the spans of a stream of tag ids; pieces that break the scheme are spans too, as conlleval reads."""
+        """Read the spans of a stream of tag ids; pieces that break the scheme are spans too, as conlleval reads.
+
+        Args:
+            tags: (positions,), ids.
+            lengths: positions of each sentence, in order.
+        """
         reading = _reading(self.labels, self.scheme)
         if not len(tags):
             empty = np.zeros(0, np.int64)
@@ -193,7 +205,12 @@ class TagDecoder:
         return Spans(reading.type_of[tags[starts]], starts, ends)
 
     def goes_on(self, before: int, tag: int) -> bool:
-        """Whether a tag continues the span of the tag before it."""
+        """Whether a tag continues the span of the tag before it.
+
+        Args:
+            before: id of the tag before.
+            tag: id of the tag.
+        """
         return bool(_reading(self.labels, self.scheme).goes_on[before, tag])
 
     def best_tags(self, logits: Any, labels: torch.Tensor) -> torch.Tensor:

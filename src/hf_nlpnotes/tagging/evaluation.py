@@ -43,6 +43,17 @@ class TaggingMetrics:
 
     Each row that the Trainer evaluates counts for itself. Where long sentences are cut into overlapping windows,
     tokens in the overlap count twice: score whole sentences after `merge_windows` instead.
+
+    Args:
+        id2label: the config's, or the tags in the order of their ids.
+        scheme: the tagging scheme; None: told from the labels. Single tags (parts of speech) have accuracy alone.
+        mode: None or "strict", see `metrics`. In the default mode BILOU and BMES are read as BIOES with other letters,
+            which seqeval's default reading does not know.
+        by_type: whether to give each type's scores as well, as `f1_PER`.
+        ignore_index: label of the positions to leave out.
+
+    Raises:
+        ValueError: labels that fit no scheme.
     """
 
     def __init__(
@@ -54,19 +65,6 @@ class TaggingMetrics:
         by_type: bool = False,
         ignore_index: int = IGNORE_INDEX,
     ) -> None:
-        """Take the labels and how to read them.
-
-        Args:
-            id2label: the config's, or the tags in the order of their ids.
-            scheme: the tagging scheme; None: told from the labels. Single tags (parts of speech) have accuracy alone.
-            mode: None or "strict", see `metrics`. In the default mode BILOU and BMES are read as BIOES with other
-                letters, which seqeval's default reading does not know.
-            by_type: whether to give each type's scores as well, as `f1_PER`.
-            ignore_index: label of the positions to leave out.
-
-        Raises:
-            ValueError: labels that fit no scheme.
-        """
         self.labels = [id2label[number] for number in range(len(id2label))]
         self.scheme = get_scheme(scheme or detect_scheme(self.labels))
         if mode is None and self.scheme.name in ("BILOU", "BMES", "BMESO"):

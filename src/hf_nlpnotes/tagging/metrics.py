@@ -30,7 +30,14 @@ AVERAGES: tuple[Average, ...] = ("micro", "macro", "weighted")
 
 
 class Scores(NamedTuple):
-    """Precision, recall and F1, and the number of gold spans behind them."""
+    """Precision, recall and F1, and the number of gold spans behind them.
+
+    Attributes:
+        precision: correct spans by predicted ones, from 0 to 1.
+        recall: correct spans by gold ones.
+        f1: their harmonic mean; weighted by `beta` where one was given.
+        support: number of gold spans.
+    """
 
     precision: float
     recall: float
@@ -138,7 +145,13 @@ def span_scores(counts: SpanCounts, *, average: Average, beta: float = 1.0, zero
 
 
 def scores_by_type(counts: SpanCounts, *, beta: float = 1.0, zero_division: ZeroDivision = 0) -> dict[str, Scores]:
-    """Give precision, recall, F and gold spans of each type."""
+    """Give precision, recall, F and gold spans of each type.
+
+    Args:
+        counts: from `count_spans`.
+        beta: weight of recall in F.
+        zero_division: as in `span_scores`.
+    """
     columns = zip(*_columns(counts, beta, zero_division), counts.gold, strict=True)
     return {
         name: Scores(float(p), float(r), float(f), int(support))
@@ -157,13 +170,30 @@ def precision_recall_f1(
     suffix: bool = False,
     zero_division: ZeroDivision = 0,
 ) -> Scores:
-    """Precision, recall, F1 and the number of gold spans; arguments as in `count_spans` and `span_scores`."""
+    """Precision, recall, F1 and the number of gold spans; arguments as in `count_spans` and `span_scores`.
+
+    Args:
+        y_true: as in `count_spans`.
+        y_pred: as in `count_spans`.
+        average: as in `span_scores`.
+        scheme: as in `count_spans`.
+        mode: as in `count_spans`.
+        labels: as in `count_spans`.
+        suffix: as in `count_spans`.
+        zero_division: as in `span_scores`.
+    """
     counts = count_spans(y_true, y_pred, scheme=scheme, mode=mode, labels=labels, suffix=suffix)
     return span_scores(counts, average=average, zero_division=zero_division)
 
 
 def accuracy_score(y_true: Tags, y_pred: Tags, *, labels: Labels = None) -> float:
-    """Share of tokens whose tag is right, `O` included: part-of-speech accuracy where tags are parts of speech."""
+    """Share of tokens whose tag is right, `O` included: part-of-speech accuracy where tags are parts of speech.
+
+    Args:
+        y_true: as in `count_spans`.
+        y_pred: as in `count_spans`.
+        labels: as in `count_spans`.
+    """
     coded = encode_tags(y_true, y_pred, labels)
     return coded.right_tokens / coded.tokens
 

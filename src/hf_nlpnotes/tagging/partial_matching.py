@@ -28,7 +28,15 @@ SpanLike = tuple[str, int, int]
 
 @dataclass
 class MatchCounts:
-    """Outcomes of one schema; scores follow from them."""
+    """Outcomes of one schema; scores follow from them.
+
+    Attributes:
+        correct: predicted spans that are right.
+        incorrect: predicted spans that meet a gold span and are wrong.
+        partial: predicted spans with boundaries that overlap, in the schema `partial` alone.
+        missed: gold spans that no prediction met.
+        spurious: predicted spans that met no gold span.
+    """
 
     correct: int = 0
     incorrect: int = 0
@@ -37,7 +45,11 @@ class MatchCounts:
     spurious: int = 0
 
     def add(self, other: MatchCounts) -> None:
-        """Add another's outcomes."""
+        """Add another's outcomes.
+
+        Args:
+            other: outcomes of the same schema, of other sentences.
+        """
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 

@@ -35,7 +35,13 @@ IllegalTags = Literal["error", "repair", "drop"]
 
 
 class Span(NamedTuple):
-    """A typed piece of a sentence: tokens (or characters) `[start, end)`."""
+    """A typed piece of a sentence: tokens (or characters) `[start, end)`.
+
+    Attributes:
+        type: such as `PER`; the empty string where spans have no types.
+        start: the first token or character.
+        end: the one after the last.
+    """
 
     type: str
     start: int
@@ -57,7 +63,12 @@ class AllowedTransitions(NamedTuple):
 
 
 class Violation(NamedTuple):
-    """A place where tags break their scheme; position `len(tags)` is the sentence's end."""
+    """A place where tags break their scheme; position `len(tags)` is the sentence's end.
+
+    Attributes:
+        position: the tag's number, from 0.
+        reason: what is wrong there, in words.
+    """
 
     position: int
     reason: str
@@ -174,6 +185,9 @@ SCHEME_ALIASES: Mapping[str, str] = {
 def get_scheme(scheme: str | Scheme) -> Scheme:
     """Return the scheme of that name, in any case, aliases such as `BIO`, `IOBES` and `POS` included.
 
+    Args:
+        scheme: a name, or a `Scheme`, which is returned as it is.
+
     Raises:
         ValueError: no scheme has that name.
         TypeError: it is neither a name nor a `Scheme`.
@@ -270,6 +284,10 @@ def allowed_transitions(
 def find_violations(tags: Sequence[str], scheme: str | Scheme = "IOB2") -> list[Violation]:
     """List where the tags of one sentence break the scheme; empty for legal tags.
 
+    Args:
+        tags: one tag a token.
+        scheme: the tagging scheme.
+
     Raises:
         ValueError: an unknown tag, or no tags at all.
         TypeError: not a sequence of strings.
@@ -290,12 +308,22 @@ def find_violations(tags: Sequence[str], scheme: str | Scheme = "IOB2") -> list[
 
 
 def is_legal(tags: Sequence[str], scheme: str | Scheme = "IOB2") -> bool:
-    """Whether the tags of one sentence keep the scheme; unknown tags raise, as in `find_violations`."""
+    """Whether the tags of one sentence keep the scheme; unknown tags raise, as in `find_violations`.
+
+    Args:
+        tags: one tag a token.
+        scheme: the tagging scheme.
+    """
     return not find_violations(tags, scheme)
 
 
 def validate_tags(tags: Sequence[str], scheme: str | Scheme = "IOB2") -> None:
-    """Raise a ValueError that names the first place where the tags of one sentence break the scheme."""
+    """Raise a ValueError that names the first place where the tags of one sentence break the scheme.
+
+    Args:
+        tags: one tag a token.
+        scheme: the tagging scheme.
+    """
     found = find_violations(tags, scheme)
     if found:
         more = f" ({len(found)} places in all)" if len(found) > 1 else ""
@@ -387,14 +415,26 @@ def check_flat_spans(spans: Iterable[tuple[str, int, int]], length: int) -> list
 
 
 def repair_tags(tags: Sequence[str], scheme: str | Scheme = "IOB2") -> list[str]:
-    """Return legal tags with the spans that conlleval reads from the given ones; legal tags come back unchanged."""
+    """Return legal tags with the spans that conlleval reads from the given ones; legal tags come back unchanged.
+
+    Args:
+        tags: one tag a token.
+        scheme: the tagging scheme.
+    """
     return spans_to_tags(tags_to_spans(tags, scheme, illegal="repair"), len(tags), scheme)
 
 
 def convert_tags(
     tags: Sequence[str], source: str | Scheme, target: str | Scheme, *, illegal: IllegalTags = "error"
 ) -> list[str]:
-    """Write the spans of one sentence's tags in another scheme; `illegal` as in `tags_to_spans`."""
+    """Write the spans of one sentence's tags in another scheme; `illegal` as in `tags_to_spans`.
+
+    Args:
+        tags: one tag a token.
+        source: the scheme that they are written in.
+        target: the scheme to write.
+        illegal: what becomes of tags that break `source`: `"error"`, `"repair"` or `"drop"`, as in `tags_to_spans`.
+    """
     return spans_to_tags(tags_to_spans(tags, source, illegal=illegal), len(tags), target)
 
 
@@ -404,6 +444,9 @@ def detect_scheme(labels: Iterable[str]) -> str:
     The first in the order of `SCHEMES` in which every label can occur: `{B, I, O}` is IOB2 and `{I, E, O}` is IOE2
     (a label set cannot tell them from IOB1 and IOE1, for which `detect_scheme_in` looks at sentences), `{I, O}` is
     IOB1, and so is a set with an `I-PER` that has no `B-PER`.
+
+    Args:
+        labels: every tag of the set; their order does not matter.
 
     Raises:
         ValueError: no labels, only `O`, or labels that no scheme has together.
@@ -427,6 +470,9 @@ def detect_scheme(labels: Iterable[str]) -> str:
 
 def detect_scheme_in(sentences: Iterable[Sequence[str]]) -> str:
     """Name the first scheme, in the order of `SCHEMES`, under which every sentence is legal.
+
+    Args:
+        sentences: the tags of each sentence, one a token; empty sentences are passed over.
 
     Raises:
         ValueError: no scheme fits all sentences; the message says what breaks the likeliest one.

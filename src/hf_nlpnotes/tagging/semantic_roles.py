@@ -49,7 +49,13 @@ def srl_scores(true: Sequence[Frames], pred: Sequence[Frames], *, exclude: Colle
 def srl_scores_by_label(
     true: Sequence[Frames], pred: Sequence[Frames], *, exclude: Collection[str] = ("V",)
 ) -> dict[str, Scores]:
-    """Give the scores of each label, in alphabetical order; arguments as in `srl_scores`."""
+    """Give the scores of each label, in alphabetical order; arguments as in `srl_scores`.
+
+    Args:
+        true: for each sentence its gold frames.
+        pred: the same for the predictions.
+        exclude: labels that do not count.
+    """
     _, by_label = _count(true, pred, exclude)
     return {label: _scores(*by_label[label]) for label in sorted(by_label)}
 

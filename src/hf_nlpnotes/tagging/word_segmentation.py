@@ -77,6 +77,9 @@ class SegmentationScores:
 def words_to_spans(words: Sequence[str]) -> list[tuple[int, int]]:
     """Character spans `[start, end)` of words that follow each other without spaces.
 
+    Args:
+        words: the words of a text, in order.
+
     Raises:
         ValueError: an empty word.
     """
@@ -89,6 +92,10 @@ def words_to_spans(words: Sequence[str]) -> list[tuple[int, int]]:
 def words_to_tags(words: Sequence[str], scheme: str | Scheme = "BMES") -> list[str]:
     """One tag a character of the words: `["我", "喜欢"]` is `S B E`.
 
+    Args:
+        words: the words of a text, in order.
+        scheme: the tagging scheme.
+
     Raises:
         ValueError: no words, or an empty one.
     """
@@ -98,6 +105,11 @@ def words_to_tags(words: Sequence[str], scheme: str | Scheme = "BMES") -> list[s
 
 def tags_to_words(text: str, tags: Sequence[str], scheme: str | Scheme = "BMES") -> list[str]:
     """Cut a text into words by one tag a character; tags that break the scheme are repaired, `O` is a word alone.
+
+    Args:
+        text: the characters.
+        tags: one tag a character.
+        scheme: the tagging scheme.
 
     Raises:
         ValueError: another number of tags than characters, no characters, an unknown tag.

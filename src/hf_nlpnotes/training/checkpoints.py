@@ -25,6 +25,9 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     `path` is as it was. A process that is killed leaves `path` as it was, and the sibling beside it. A folder that
     stood at `path` is replaced as a whole, by two renames: a process that is killed between them leaves it, whole, in
     a sibling `.NAME.old.…`.
+
+    Args:
+        path: the folder's own name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +59,10 @@ def is_whole(checkpoint: str | os.PathLike[str], *, world_size: int = 1) -> bool
     The Trainer writes a checkpoint file by file into its final folder, the state of the training last; a killed
     process leaves a folder without it, or with half of it. With several processes each writes its random numbers'
     state itself, before or after.
+
+    Args:
+        checkpoint: the checkpoint's folder.
+        world_size: number of processes that wrote it.
     """
     folder = Path(checkpoint)
     try:
@@ -73,6 +80,7 @@ def last_whole_checkpoint(folder: str | os.PathLike[str], *, world_size: int = 1
     stay: the training comes by and writes over it.
 
     Args:
+        folder: the Trainer's `output_dir`; it need not exist.
         world_size: number of processes that train, the same as when the checkpoint was written.
     """
     pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
@@ -93,6 +101,7 @@ def claim_folder(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> 
     A training that finds checkpoints goes on from them; those of a run with other options would be taken for its own.
 
     Args:
+        folder: the folder, which need not exist.
         options: all that the weights depend on, compared as strings.
 
     Raises:

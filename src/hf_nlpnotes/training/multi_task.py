@@ -134,7 +134,11 @@ class MultiTaskModel(PreTrainedModel):
         return getattr(self, self.base_model_prefix)
 
     def task_head(self, task: str) -> Any:
-        """The stock model of a task without its encoder, which it runs nevertheless."""
+        """The stock model of a task without its encoder, which it runs nevertheless.
+
+        Args:
+            task: its name.
+        """
         return self.heads[task]
 
     # ------------------------------------------------------------------------------------------------------- running
@@ -233,7 +237,11 @@ class MultiTaskModel(PreTrainedModel):
     # -------------------------------------------------------------------------------------------- saving and loading
 
     def task_model(self, task: str) -> Any:
-        """The stock model of a task, which shares its weights with this one: for `pipeline(model=…)` and the like."""
+        """The stock model of a task, which shares its weights with this one: for `pipeline(model=…)` and the like.
+
+        Args:
+            task: its name.
+        """
         _check_names([task], self.heads, "task")
         head = self.task_head(task)
         model = copy.copy(head)

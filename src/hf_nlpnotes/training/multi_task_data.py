@@ -55,7 +55,11 @@ class TaskDataset(Dataset):  # torch.utils.data.Dataset is generic in name only
 
 
 def task_datasets(datasets: Mapping[str, Any]) -> dict[str, TaskDataset]:
-    """Each task's examples under its name: the Trainer's `eval_dataset`, which reports `eval_<task>_…`."""
+    """Each task's examples under its name: the Trainer's `eval_dataset`, which reports `eval_<task>_…`.
+
+    Args:
+        datasets: examples of each task, by its name.
+    """
     return {task: TaskDataset(task, data) for task, data in datasets.items()}
 
 
@@ -118,6 +122,12 @@ class MultiTaskDataset(Dataset):
     ) -> MultiTaskDataset:
         """The data set for a Trainer with these arguments, which are checked.
 
+        Args:
+            datasets: as of the class.
+            args: the Trainer's arguments; batch size, accumulation, processes, epochs and seed are taken from them.
+            sampling: as of the class.
+            steps_per_epoch: as of the class.
+
         Raises:
             ValueError: an argument with which steps would mix tasks, or the loss be another; says what to set.
         """
@@ -137,7 +147,11 @@ class MultiTaskDataset(Dataset):
         return made
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Accelerate at the start of each epoch, also of a resumed one."""
+        """Called by Accelerate at the start of each epoch, also of a resumed one.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
         self._epoch[0] = epoch
 
     @property
@@ -146,12 +160,20 @@ class MultiTaskDataset(Dataset):
         return int(self._epoch[0])
 
     def probabilities(self, epoch: int) -> dict[str, float]:
-        """How often each task is trained in an epoch (counted from 0)."""
+        """How often each task is trained in an epoch (counted from 0).
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
         rates = self.sampling.probabilities(self.sizes, epoch, self.epochs)
         return dict(zip(self.tasks, rates.tolist(), strict=True))
 
     def schedule(self, epoch: int) -> np.ndarray:
-        """`(steps_per_epoch,)` int64: the number of each step's task in `tasks`."""
+        """`(steps_per_epoch,)` int64: the number of each step's task in `tasks`.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
         rates = self.sampling.probabilities(self.sizes, epoch, self.epochs)
         return task_schedule(
             rates, self.steps_per_epoch, seed=self.seed, epoch=epoch, stratified=self.sampling.stratified
@@ -175,7 +197,11 @@ class MultiTaskDataset(Dataset):
         return [TaskExample(self.tasks[task], row) for (task, _), row in zip(places, rows, strict=True)]
 
     def locate(self, position: int) -> tuple[int, int]:
-        """The task (its number) and the example in its data that stand at a position of the present epoch."""
+        """The task (its number) and the example in its data that stand at a position of the present epoch.
+
+        Args:
+            position: number of an example in the epoch, from 0.
+        """
         if not 0 <= position < len(self):
             raise IndexError(f"position {position} of {len(self)}")
         tasks, runs = self._steps()

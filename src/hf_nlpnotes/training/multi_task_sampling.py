@@ -126,7 +126,13 @@ class TaskSampling:
             raise ValueError(f"decay is between 0 and 1, got {self.decay}.")
 
     def probabilities(self, sizes: Sequence[int], epoch: int = 0, epochs: int = 1) -> np.ndarray:
-        """The tasks' rates in an epoch (counted from 0): `(tasks,)`, of sum 1."""
+        """The tasks' rates in an epoch (counted from 0): `(tasks,)`, of sum 1.
+
+        Args:
+            sizes: examples of each task.
+            epoch: number of the epoch, from 0.
+            epochs: epochs of the whole training.
+        """
         exponent = {
             "proportional": 1.0,
             "uniform": 0.0,

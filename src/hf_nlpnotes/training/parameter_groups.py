@@ -34,6 +34,12 @@ def layer_learning_rates(
     `learning_rate` · decay, the one below at decay², …, and the embeddings once more below the lowest layer. Two
     stacks (encoder and decoder, two towers) count from their own top.
 
+    Args:
+        model: a model with a stack of layers.
+        learning_rate: rate of the head, and of the highest layer before its decay.
+        layer_decay: rate of a layer over that of the layer above it, in (0, 1].
+        head_learning_rate: rate of the head; None: `learning_rate`.
+
     Raises:
         ValueError: A rate is not positive, `layer_decay` is not in (0, 1], or the model has no stack of layers.
     """

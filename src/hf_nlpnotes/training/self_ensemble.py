@@ -88,14 +88,23 @@ class Averaging:
             raise ValueError("a window keeps the parameters as they are and adds them up in float64: give no dtype")
 
     def first_step(self, max_steps: int) -> int:
-        """The first step whose weights count, of a training of `max_steps`."""
+        """The first step whose weights count, of a training of `max_steps`.
+
+        Args:
+            max_steps: Steps of the whole training.
+        """
         start = self.start
         if start is None:
             start = 0.5 if self.window is None and self.decay is None else 1
         return max(1, math.ceil(start * max_steps)) if isinstance(start, float) else start
 
     def counts(self, step: int, max_steps: int) -> bool:
-        """Whether the weights after the step with this number, from 1, count."""
+        """Whether the weights after the step with this number, from 1, count.
+
+        Args:
+            step: Number of the step, from 1.
+            max_steps: Steps of the whole training.
+        """
         first = self.first_step(max_steps)
         return step >= first and (step - first) % self.every == 0
 

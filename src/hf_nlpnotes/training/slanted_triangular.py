@@ -30,6 +30,12 @@ def slanted_triangular_factor(step: int, num_steps: int, cut_frac: float = 0.1, 
     The paper divides the fall by cut · (1 / cut_frac - 1). That is T - cut where T · cut_frac is whole; elsewhere it
     is less, and p would become negative before the end. Steps beyond T have the last rate.
 
+    Args:
+        step: t, optimizer steps done.
+        num_steps: T, steps of the whole training.
+        cut_frac: Fraction of the steps during which the rate rises.
+        ratio: How many times smaller than the peak the lowest rate is.
+
     Raises:
         ValueError: `num_steps` < 1, `step` < 0, `cut_frac` outside [0, 1] or `ratio` < 1.
     """
@@ -49,7 +55,14 @@ def slanted_triangular_factor(step: int, num_steps: int, cut_frac: float = 0.1, 
 def slanted_triangular_schedule(
     optimizer: Optimizer, num_steps: int, cut_frac: float = 0.1, ratio: float = 32.0
 ) -> LambdaLR:
-    """Return the schedule for `optimizer`, whose groups' rates are the peaks; for Trainer's `optimizers`."""
+    """Return the schedule for `optimizer`, whose groups' rates are the peaks; for Trainer's `optimizers`.
+
+    Args:
+        optimizer: The optimizer.
+        num_steps: T, steps of the whole training.
+        cut_frac: As of `slanted_triangular_factor`.
+        ratio: As of `slanted_triangular_factor`.
+    """
     factor = _Factor(num_steps, cut_frac, ratio)
     factor(0)  # bad values are named here, not at the first step
     return LambdaLR(optimizer, factor)

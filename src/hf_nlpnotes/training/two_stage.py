@@ -116,7 +116,11 @@ def carry_encoder(
 
 
 def encoder_of(model: Any) -> Any:
-    """The encoder inside a model of transformers, however many heads are around it; the model itself without one."""
+    """The encoder inside a model of transformers, however many heads are around it; the model itself without one.
+
+    Args:
+        model: a model of transformers, with or without a head.
+    """
     while model.base_model is not model:
         model = model.base_model
     return model

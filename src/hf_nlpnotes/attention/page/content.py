@@ -36,7 +36,13 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Start:
-    """What a page shows when it opens: its view, layer and head."""
+    """What a page shows when it opens: its view, layer and head.
+
+    Attributes:
+        view: "head", "matrix", "model" or "neuron".
+        layer: Number of the layer, from 0.
+        head: Number of the head, from 0.
+    """
 
     view: View
     layer: int
@@ -45,6 +51,11 @@ class Start:
 
 def counted(name: str, number: int, count: int) -> int:
     """Return `number` counted from 0, where negative numbers count from the last.
+
+    Args:
+        name: What is counted, for the message.
+        number: Its number, from 0, or from -1 downwards.
+        count: How many there are.
 
     Raises:
         ValueError: There are not so many.
@@ -56,6 +67,11 @@ def counted(name: str, number: int, count: int) -> int:
 
 def page_data(maps: AttentionMaps, start: Start, neurons: Collection[int]) -> dict[str, Any]:
     """Return the page's data, of plain Python values; `neurons` are the layers whose queries and keys it holds.
+
+    Args:
+        maps: The attention.
+        start: What the page shows first.
+        neurons: Numbers of the layers whose queries and keys the page holds.
 
     Raises:
         ValueError: There are too many weights for a page, or there is no such view.

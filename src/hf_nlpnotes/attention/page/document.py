@@ -33,6 +33,11 @@ _ESCAPES = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u20
 def html_document(data: dict[str, Any], title: str, theme: Theme = "auto") -> str:
     """Return the page with `data`, which `page_data` made.
 
+    Args:
+        data: What `page_data` made.
+        title: Heading of the page, plain text.
+        theme: "light", "dark", or "auto" for what the reader's system says.
+
     Raises:
         ValueError: There is no such theme.
     """

@@ -55,7 +55,11 @@ class AroundEncoderPreTrainedModel(PreTrainedModel):
 
 
 def build_encoder(config: AroundEncoderConfig) -> PreTrainedModel:
-    """An encoder with new weights, without a pooler."""
+    """An encoder with new weights, without a pooler.
+
+    Args:
+        config: Whose `encoder` is the configuration of the encoder.
+    """
     return AutoModel.from_config(config.encoder, **_without_pooler(config.encoder))
 
 

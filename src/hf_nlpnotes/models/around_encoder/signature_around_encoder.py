@@ -20,7 +20,11 @@ _NO_COLUMNS = {"self", "past_key_values", "use_cache", "return_dict", "output_at
 
 
 class names_encoder_inputs:  # noqa: N801 -- a decorator
-    """Decorate a `forward`: looked up on a model, its signature also names the inputs of the model's encoder."""
+    """Decorate a `forward`: looked up on a model, its signature also names the inputs of the model's encoder.
+
+    Args:
+        function: The `forward` of a model with an `encoder_model`; it takes the encoder's inputs as keywords.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function

@@ -244,6 +244,9 @@ class DataCollatorForChineseBertMaskedLM:
         """Draw other masks for the same examples; call it before an epoch's batches are asked for.
 
         In the `Trainer` the callback `hf_nlpnotes.pretraining.masking_epoch.MaskingEpoch` does it.
+
+        Args:
+            epoch: Number of the epoch, from 0.
         """
         self._epoch.fill_(epoch)
 

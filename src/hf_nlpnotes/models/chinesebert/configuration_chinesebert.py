@@ -15,6 +15,8 @@ class ChineseBertConfig(BertConfig):
     The defaults are those of ShannonAI/ChineseBERT-base.
 
     Args:
+        vocab_size (`int`, defaults to 23236):
+            Tokens, and rows of the glyph table. This and all other options of `BertConfig` are documented there.
         pinyin_table_size (`int`, *optional*):
             Number of rows in the model's table of pinyin; an entry of `pinyin_ids` of shape `(batch, seq)` is a row of
             it. Row 0 means no pinyin. Defaults to the size of [`PinyinTable.default`].

@@ -170,7 +170,12 @@ def render_glyphs(
 
 
 def glyph_coverage(tokens: Iterable[str], fonts: Sequence[FontPath]) -> GlyphCoverage:
-    """Which visible single characters among ``tokens`` each font lacks. ``print`` it for a readable summary."""
+    """Which visible single characters among ``tokens`` each font lacks. ``print`` it for a readable summary.
+
+    Args:
+        tokens: The vocabulary; entries that are not one visible character are passed over.
+        fonts: Font files, as of `render_glyphs`.
+    """
     faces = _open_faces(fonts, GLYPH_SIZE)
     drawable = [token for token in tokens if is_drawable(token)]
     lacking = tuple(tuple(token for token in drawable if not face.has(token)) for face in faces)

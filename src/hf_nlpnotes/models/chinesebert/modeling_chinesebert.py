@@ -267,7 +267,12 @@ class ChineseBertModel(ChineseBertPreTrainedModel, BertModel):
         )
 
     def get_fused_embeddings(self, input_ids: torch.Tensor, pinyin_ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Fused character, pinyin and glyph, `(batch, seq, hidden_size)`: what `inputs_embeds` stands for."""
+        """Fused character, pinyin and glyph, `(batch, seq, hidden_size)`: what `inputs_embeds` stands for.
+
+        Args:
+            input_ids: `(batch, seq)`.
+            pinyin_ids: As of `forward`.
+        """
         return self.embeddings.fuse(input_ids, pinyin_ids)
 
 
@@ -316,6 +321,7 @@ class ChineseBertForMaskedLM(ChineseBertPreTrainedModel, BertForMaskedLM):
         """Predict masked tokens.
 
         Args:
+            pinyin_ids: As of [`ChineseBertModel`].
             labels: `(batch, seq)`, the tokens to predict, -100 where there is nothing to predict.
             num_items_in_batch: predictions in the whole batch, of which this may be a part: the loss is then the sum
                 over them divided by this number. Without it the loss is their mean.
@@ -366,6 +372,7 @@ class ChineseBertForSequenceClassification(ChineseBertPreTrainedModel, BertForSe
         """Classify texts.
 
         Args:
+            pinyin_ids: As of [`ChineseBertModel`].
             labels: `(batch,)` classes; `(batch,)` or `(batch, num_labels)` numbers for a regression;
                 `(batch, num_labels)` zeros and ones for several labels a text. `config.problem_type` says which; when
                 it is None the first batch decides, as in transformers.
@@ -440,6 +447,7 @@ class ChineseBertForMultipleChoice(ChineseBertPreTrainedModel, BertForMultipleCh
 
         Args:
             input_ids: `(batch, choices, seq)`; the other inputs likewise (`pinyin_ids` also with letters).
+            pinyin_ids: `(batch, choices, seq)`, or `(batch, choices, seq, 8)` letters.
             labels: `(batch,)`, the number of the right choice.
             num_items_in_batch: as of [`ChineseBertForMaskedLM`].
 
@@ -505,6 +513,7 @@ class ChineseBertForTokenClassification(ChineseBertPreTrainedModel, BertForToken
         """Tag tokens.
 
         Args:
+            pinyin_ids: As of [`ChineseBertModel`].
             labels: `(batch, seq)`, -100 where there is nothing to learn. Padding (`attention_mask` 0) never counts, as
                 in the official code.
             num_items_in_batch: as of [`ChineseBertForMaskedLM`].
@@ -557,6 +566,7 @@ class ChineseBertForQuestionAnswering(ChineseBertPreTrainedModel, BertForQuestio
         """Find answers.
 
         Args:
+            pinyin_ids: As of [`ChineseBertModel`].
             start_positions: `(batch,)`, the answer's first token; one outside the sequence does not count.
             end_positions: `(batch,)`, its last token.
 

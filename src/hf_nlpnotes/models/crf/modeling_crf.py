@@ -92,7 +92,12 @@ class CrfClassifier(nn.Module):
 
 
 class CrfForTokenClassification(AroundEncoderPreTrainedModel):
-    """Any encoder, a linear classifier on each token, and a conditional random field on the sequence of tags."""
+    """Any encoder, a linear classifier on each token, and a conditional random field on the sequence of tags.
+
+    Args:
+        config: What is built.
+        encoder: A model to put the classifier on; None: a new one, as `config.text_config` says.
+    """
 
     config_class = CrfConfig
     config: CrfConfig
@@ -141,9 +146,16 @@ class CrfForTokenClassification(AroundEncoderPreTrainedModel):
         Args:
             pretrained_model_name_or_path: Folder or hub name of a checkpoint that `AutoModel` loads. Of a checkpoint
                 with a CRF the encoder is taken.
-            tagging_scheme: As all up to `crf_algorithm` in `CrfConfig`; `hf_nlpnotes.tagging.tagger_options` gives
-                this, the constraints and the labels' names at once.
-            num_labels: As `id2label` and `label2id` in every configuration of transformers.
+            tagging_scheme: As in `CrfConfig`; `hf_nlpnotes.tagging.tagger_options` gives this, the constraints and the
+                labels' names at once.
+            tagging_units: As in `CrfConfig`.
+            text_classes: As in `CrfConfig`.
+            constraints: As in `CrfConfig`.
+            classifier_dropout: As in `CrfConfig`.
+            crf_algorithm: As in `CrfConfig`.
+            num_labels: As in every configuration of transformers.
+            id2label: As in every configuration of transformers.
+            label2id: As in every configuration of transformers.
             **kwargs: For `AutoModel.from_pretrained`: `dtype`, `attn_implementation`, `revision`, options of the
                 encoder's configuration, …
 
@@ -238,6 +250,10 @@ class CrfForTokenClassification(AroundEncoderPreTrainedModel):
         """Best tags of the tokens that count, as `ConditionalRandomField.decode`.
 
         The mask should leave out what had no label in training: special tokens, padding, later pieces of words.
+
+        Args:
+            logits: `(batch, seq, num_labels)`, of `forward`.
+            mask: `(batch, seq)`, true for tokens that count; None: all.
         """
         return self.crf.decode(logits, mask)
 

@@ -12,9 +12,14 @@ class JointSpanConfig(LayerSelectionConfig):
     r"""Configuration of an encoder with a joint head for question answering.
 
     Args:
+        text_config (`dict` or `PreTrainedConfig`, *optional*): As in [`LayerSelectionConfig`].
         selection (`str`, defaults to `"top"`):
-            Which of the encoder's layers the head reads; as all other options in
-            [`~hf_nlpnotes.models.layer_selection.LayerSelectionConfig`].
+            Which of the encoder's layers the head reads, as in `LayerSelectionConfig`.
+        mix_layer_norm (`bool`, defaults to `False`): As in `LayerSelectionConfig`.
+        mix_dropout (`float`, defaults to 0.0): As in `LayerSelectionConfig`.
+        token_pooling (`"cls"`, `"mean"` or `"max"`, defaults to `"cls"`):
+            As in `LayerSelectionConfig`; this head does not use it.
+        classifier_dropout (`float`, defaults to 0.1): As in `LayerSelectionConfig`; this head does not use it.
         pair_size (`int`, defaults to 64): Size of the vectors whose product scores a pair of tokens.
 
     Raises:

@@ -50,6 +50,10 @@ class JointSpanForQuestionAnswering(LayerSelectionPreTrainedModel):
 
     The loss is the compound objective: the cross-entropy of the stock heads, the mean of first and last token's, plus
     that of the pair.
+
+    Args:
+        config: What is built.
+        encoder: A model to put the head on; None: a new one, as `config.text_config` says.
     """
 
     config_class = JointSpanConfig

@@ -87,8 +87,14 @@ class LayerSelectionPreTrainedModel(AroundEncoderPreTrainedModel):
             pretrained_model_name_or_path: Folder or hub name of a checkpoint that `AutoModel` loads. Of a checkpoint
                 saved by one of the classes here the encoder is taken, and its head and selection are left.
             selection: A `LayerSelection` or its short form.
-            mix_layer_norm: As all up to `classifier_dropout` in `LayerSelectionConfig`.
-            num_labels: As all up to `problem_type` in every configuration of transformers.
+            mix_layer_norm: As in `LayerSelectionConfig`.
+            mix_dropout: As in `LayerSelectionConfig`.
+            token_pooling: As in `LayerSelectionConfig`.
+            classifier_dropout: As in `LayerSelectionConfig`.
+            num_labels: As in every configuration of transformers.
+            id2label: As in every configuration of transformers.
+            label2id: As in every configuration of transformers.
+            problem_type: As in every configuration of transformers.
             **kwargs: For `AutoModel.from_pretrained`: `dtype`, `attn_implementation`, `revision`, options of the
                 encoder's configuration, …
 
@@ -119,6 +125,10 @@ class LayerSelectionPreTrainedModel(AroundEncoderPreTrainedModel):
 
 class LayerSelectionModel(LayerSelectionPreTrainedModel):
     """An encoder whose last hidden state is a selection of its layers.
+
+    Args:
+        config: What is built.
+        encoder: A model to put the head on; None: a new one, as `config.text_config` says.
 
     Attributes:
         encoder: The encoder, without a pooler where it can be built without.
@@ -209,7 +219,12 @@ class LayerSelectionModel(LayerSelectionPreTrainedModel):
 
 
 class LayerSelectionForSequenceClassification(LayerSelectionPreTrainedModel):
-    """A linear classifier or regressor on one vector a text."""
+    """A linear classifier or regressor on one vector a text.
+
+    Args:
+        config: What is built.
+        encoder: A model to put the head on; None: a new one, as `config.text_config` says.
+    """
 
     accepts_loss_kwargs = True
 
@@ -272,7 +287,12 @@ class LayerSelectionForSequenceClassification(LayerSelectionPreTrainedModel):
 
 
 class LayerSelectionForTokenClassification(LayerSelectionPreTrainedModel):
-    """A linear classifier on each token."""
+    """A linear classifier on each token.
+
+    Args:
+        config: What is built.
+        encoder: A model to put the head on; None: a new one, as `config.text_config` says.
+    """
 
     accepts_loss_kwargs = True
 
@@ -311,7 +331,12 @@ class LayerSelectionForTokenClassification(LayerSelectionPreTrainedModel):
 
 
 class LayerSelectionForQuestionAnswering(LayerSelectionPreTrainedModel):
-    """Scores of each token as the first and as the last of an answer."""
+    """Scores of each token as the first and as the last of an answer.
+
+    Args:
+        config: What is built.
+        encoder: A model to put the head on; None: a new one, as `config.text_config` says.
+    """
 
     # The Trainer counts items in `labels` alone, which this head has not: a mean a step, equal for equal steps.
     accepts_loss_kwargs = False

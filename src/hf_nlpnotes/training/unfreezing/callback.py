@@ -102,7 +102,11 @@ class Unfreezing(TrainerCallback):
         self._progress: Progress | None = None
 
     def schedule_for(self, model: nn.Module) -> UnfreezingSchedule:
-        """Return the schedule for a model, for a look at it or for `write_schedule`."""
+        """Return the schedule for a model, for a look at it or for `write_schedule`.
+
+        Args:
+            model: the model that will be trained.
+        """
         groups = self._given_groups or layer_groups(model)
         schedule = self._given if isinstance(self._given, UnfreezingSchedule) else self._given(groups)
         schedule.check(groups)

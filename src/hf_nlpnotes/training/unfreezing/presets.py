@@ -36,7 +36,15 @@ def gradual_unfreeze(
     layers_per_phase: int = 1,
     warmup_steps: float = 0,
 ) -> UnfreezingSchedule:
-    """Return the schedule of `GradualUnfreeze` for a model with these groups."""
+    """Return the schedule of `GradualUnfreeze` for a model with these groups.
+
+    Args:
+        groups: the model's, from `layer_groups`.
+        phase_steps: as of `GradualUnfreeze`.
+        plateau: as of `GradualUnfreeze`.
+        layers_per_phase: as of `GradualUnfreeze`.
+        warmup_steps: as of `GradualUnfreeze`.
+    """
     if layers_per_phase < 1:
         raise ValueError(f"layers_per_phase is at least 1, got {layers_per_phase!r}")
     order = _new_layers_first(groups)
@@ -53,7 +61,14 @@ def sequential_unfreeze(
     plateau: Plateau | None = None,
     warmup_steps: float = 0,
 ) -> UnfreezingSchedule:
-    """Return the schedule of `SequentialUnfreeze` for a model with these groups."""
+    """Return the schedule of `SequentialUnfreeze` for a model with these groups.
+
+    Args:
+        groups: the model's, from `layer_groups`.
+        phase_steps: as of `SequentialUnfreeze`.
+        plateau: as of `SequentialUnfreeze`.
+        warmup_steps: as of `SequentialUnfreeze`.
+    """
     names = _names_by_kind(groups)
     new, hidden, embeddings = names["head"], names["layer"], names["embeddings"]
     steps = [("new layers", new), ("hidden layers", new + hidden), ("embeddings", new + hidden + embeddings)]
@@ -68,7 +83,14 @@ def chain_thaw(
     plateau: Plateau | None = None,
     warmup_steps: float = 0,
 ) -> UnfreezingSchedule:
-    """Return the schedule of `ChainThaw` for a model with these groups."""
+    """Return the schedule of `ChainThaw` for a model with these groups.
+
+    Args:
+        groups: the model's, from `layer_groups`.
+        phase_steps: as of `ChainThaw`.
+        plateau: as of `ChainThaw`.
+        warmup_steps: as of `ChainThaw`.
+    """
     order = _new_layers_first(groups)
     chain = [(name, [name]) for name in (order[0], *reversed(order[1:]))]
     return _cumulated([*chain, ("all", order)], phase_steps, plateau, warmup_steps)
@@ -82,7 +104,15 @@ def linear_probe_then_fine_tune(
     learning_rate_scale: float = 1.0,
     warmup_steps: float = 0,
 ) -> UnfreezingSchedule:
-    """Return the schedule of `LinearProbeThenFineTune` for a model with these groups."""
+    """Return the schedule of `LinearProbeThenFineTune` for a model with these groups.
+
+    Args:
+        groups: the model's, from `layer_groups`.
+        phase_steps: as of `LinearProbeThenFineTune`.
+        plateau: as of `LinearProbeThenFineTune`.
+        learning_rate_scale: as of `LinearProbeThenFineTune`.
+        warmup_steps: as of `LinearProbeThenFineTune`.
+    """
     order = _new_layers_first(groups)
     probe = Phase("linear probe", (order[0],))
     tune = Phase(
@@ -96,7 +126,14 @@ def linear_probe_then_fine_tune(
 
 
 def lisa(groups: Sequence[LayerGroup], num_layers: int = 2, *, every: int = 20, seed: int = 0) -> UnfreezingSchedule:
-    """Return the schedule of `LISA` for a model with these groups."""
+    """Return the schedule of `LISA` for a model with these groups.
+
+    Args:
+        groups: the model's, from `layer_groups`.
+        num_layers: as of `LISA`.
+        every: as of `LISA`.
+        seed: as of `LISA`.
+    """
     names = _names_by_kind(groups)
     if num_layers > len(names["layer"]):
         raise ValueError(f"num_layers={num_layers}, but the model has {len(names['layer'])} layers")

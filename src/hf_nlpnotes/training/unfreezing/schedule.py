@@ -34,7 +34,11 @@ def _is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Step:
-    """After so many optimizer steps."""
+    """After so many optimizer steps.
+
+    Attributes:
+        value: steps, a whole number of at least 0.
+    """
 
     value: int
 
@@ -47,7 +51,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """After so many epochs; parts of epochs are rounded up to whole steps."""
+    """After so many epochs; parts of epochs are rounded up to whole steps.
+
+    Attributes:
+        value: epochs, at least 0; parts of one count.
+    """
 
     value: float
 
@@ -60,7 +68,11 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fraction:
-    """After this part of all steps, from 0 to 1, rounded up to whole steps."""
+    """After this part of all steps, from 0 to 1, rounded up to whole steps.
+
+    Attributes:
+        value: from 0 to 1.
+    """
 
     value: float
 
@@ -209,7 +221,11 @@ class Progress:
     log_history: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
     def at(self, step: int) -> Progress:
-        """The same training after so many steps, as far as the log tells."""
+        """The same training after so many steps, as far as the log tells.
+
+        Args:
+            step: optimizer steps done.
+        """
         return replace(self, step=step)
 
 
@@ -263,6 +279,9 @@ class UnfreezingSchedule:
     def starts(self, progress: Progress) -> tuple[int, ...]:
         """Return the first step of each phase, as far as it is known: a plateau to come has none.
 
+        Args:
+            progress: how far the training is.
+
         Raises:
             ValueError: a phase starts before the one above it; or epochs of data without a length.
         """
@@ -280,15 +299,28 @@ class UnfreezingSchedule:
         return tuple(found)
 
     def index_at(self, progress: Progress) -> int:
-        """Return the number of the phase that holds for the next step."""
+        """Return the number of the phase that holds for the next step.
+
+        Args:
+            progress: how far the training is.
+        """
         return max(i for i, start in enumerate(self.starts(progress)) if start <= progress.step)
 
     def phase_at(self, progress: Progress) -> Phase:
-        """Return the phase that holds for the next step."""
+        """Return the phase that holds for the next step.
+
+        Args:
+            progress: how far the training is.
+        """
         return self.phases[self.index_at(progress)]
 
     def parameters_at(self, progress: Progress, groups: Sequence[LayerGroup]) -> frozenset[str]:
-        """Return the names of the parameters that train in the next step."""
+        """Return the names of the parameters that train in the next step.
+
+        Args:
+            progress: how far the training is.
+            groups: the model's, from `layer_groups`.
+        """
         phase = self.phase_at(progress)
         train: tuple[str, ...] = phase.train
         if phase.sample is not None:
@@ -296,13 +328,22 @@ class UnfreezingSchedule:
         return named_parameters(train, groups) - named_parameters(self.keep_frozen, groups)
 
     def parameters_ever(self, groups: Sequence[LayerGroup], index: int | None = None) -> frozenset[str]:
-        """Return the names of the parameters that train at some time, or at some time of phase number `index`."""
+        """Return the names of the parameters that train at some time, or at some time of phase number `index`.
+
+        Args:
+            groups: the model's, from `layer_groups`.
+            index: number of the phase; None for all phases.
+        """
         phases = self.phases if index is None else self.phases[index : index + 1]
         patterns = [name for p in phases for name in (*p.train, *(p.sample.groups if p.sample else ()))]
         return named_parameters(patterns, groups) - named_parameters(self.keep_frozen, groups)
 
     def rate_factor(self, progress: Progress) -> float:
-        """Return the factor on all learning rates in the next step."""
+        """Return the factor on all learning rates in the next step.
+
+        Args:
+            progress: how far the training is.
+        """
         starts = self.starts(progress)
         index = self.index_at(progress)
         phase = self.phases[index]
@@ -312,7 +353,11 @@ class UnfreezingSchedule:
         return phase.learning_rate_scale * risen
 
     def stops(self, progress: Progress) -> bool:
-        """Whether the phase of the step just done ends the training."""
+        """Whether the phase of the step just done ends the training.
+
+        Args:
+            progress: how far the training is.
+        """
         if progress.step == 0:
             return False
         index = self.index_at(progress.at(progress.step - 1))
@@ -322,6 +367,9 @@ class UnfreezingSchedule:
 
     def check(self, groups: Sequence[LayerGroup]) -> None:
         """See that every name stands for something in a model with these groups.
+
+        Args:
+            groups: the model's, from `layer_groups`.
 
         Raises:
             ValueError: a name or pattern matches nothing, or a phase trains nothing; the message names the phase.

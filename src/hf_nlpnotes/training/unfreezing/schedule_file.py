@@ -71,6 +71,9 @@ def write_schedule(
 def read_schedule(path: str | os.PathLike[str]) -> UnfreezingSchedule:
     """Read a schedule from a YAML file.
 
+    Args:
+        path: the file.
+
     Raises:
         ValueError: the file is no schedule; the message has the file, the line, the entry and what was expected.
         FileNotFoundError: there is no such file.

@@ -92,6 +92,9 @@ class PinyinTable:
         gives every reading of the default table its letters there, the default table is returned, so that row numbers
         agree between checkpoints; otherwise a table of its own, which also covers the default table's readings.
 
+        Args:
+            folder: The checkpoint's folder.
+
         Raises:
             ValueError: A file is absent, is no JSON, or does not have the released layout.
         """
@@ -100,7 +103,12 @@ class PinyinTable:
 
     @classmethod
     def from_official_files(cls, map_file: str | os.PathLike[str], tensor_file: str | os.PathLike[str]) -> PinyinTable:
-        """As `from_official`, from `pinyin_map.json` and `pinyin2tensor.json`, wherever they are."""
+        """As `from_official`, from `pinyin_map.json` and `pinyin2tensor.json`, wherever they are.
+
+        Args:
+            map_file: `pinyin_map.json`: the letters.
+            tensor_file: `pinyin2tensor.json`: the letters' ids of each reading.
+        """
         map_path, tensor_path = Path(map_file), Path(tensor_file)
         pinyin_map, tensors = read_json(map_path), read_json(tensor_path)
         idx2char = pinyin_map.get("idx2char")
@@ -138,7 +146,11 @@ class PinyinTable:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PinyinTable:
-        """The inverse of `to_dict`; other keys are ignored. Raises `ValueError` for another layout."""
+        """The inverse of `to_dict`; other keys are ignored. Raises `ValueError` for another layout.
+
+        Args:
+            data: What `to_dict` returned.
+        """
         spellings, respelled = data.get("rows"), data.get("respelled", {})
         if not isinstance(spellings, list) or not all(isinstance(s, str) for s in spellings):
             raise ValueError("A pinyin table needs a list of strings under 'rows'.")
@@ -148,7 +160,11 @@ class PinyinTable:
 
     @classmethod
     def from_json_file(cls, path: str | os.PathLike[str]) -> PinyinTable:
-        """Reads what `to_json_file`, or a tokenizer's `save_pretrained`, has written."""
+        """Reads what `to_json_file`, or a tokenizer's `save_pretrained`, has written.
+
+        Args:
+            path: The file.
+        """
         try:
             return cls.from_dict(read_json(Path(path)))
         except ValueError as error:
@@ -159,7 +175,11 @@ class PinyinTable:
         return {"letters": self._letters, "rows": list(self._spellings), "respelled": dict(self._respelled)}
 
     def to_json_file(self, path: str | os.PathLike[str]) -> None:
-        """Writes the table as JSON; the file appears complete or not at all."""
+        """Writes the table as JSON; the file appears complete or not at all.
+
+        Args:
+            path: The file.
+        """
         write_json(Path(path), self.to_dict())
 
     @property
@@ -180,15 +200,27 @@ class PinyinTable:
         return readings + [reading for reading, spelling in self._respelled.items() if spelling]
 
     def index(self, reading: str) -> int:
-        """Row number of a reading in `TONE3` style; 0 where it has no letters in this table."""
+        """Row number of a reading in `TONE3` style; 0 where it has no letters in this table.
+
+        Args:
+            reading: In `TONE3` style, the neutral tone without a number: `"wo3"`, `"de"`.
+        """
         return self._index.get(reading, 0)
 
     def spell(self, reading: str) -> str:
-        """Letters of a reading: `"de"` → `"de5"`, `"wo3"` → `"wo3"`, `""` where it has none."""
+        """Letters of a reading: `"de"` → `"de5"`, `"wo3"` → `"wo3"`, `""` where it has none.
+
+        Args:
+            reading: As of `index`.
+        """
         return self._spellings[self.index(reading)]
 
     def spelling(self, row: int) -> str:
-        """Letters of a row: `""` for row 0."""
+        """Letters of a row: `""` for row 0.
+
+        Args:
+            row: Its number.
+        """
         return self._spellings[row]
 
     def __len__(self) -> int:

@@ -41,3 +41,7 @@ def _put_in_place() -> None:
 
     package.__dict__["__getattr__"] = run_and_get
     sys.modules[_PACKAGE] = package
+
+
+if __name__ == "__main__":
+    sys.exit(main())

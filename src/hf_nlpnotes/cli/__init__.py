@@ -27,6 +27,7 @@ COMMANDS = (
     "answer",
     "attention",
     "app",
+    "train",
     "evaluate",
     "convert",
 )
@@ -40,6 +41,7 @@ examples:
   hf-nlpnotes answer --model MODEL --question '谁写了《红楼梦》？' article.txt
   hf-nlpnotes tag --model MODEL news.txt
   hf-nlpnotes attention '国足今晚出战' -o page.html
+  hf-nlpnotes train classify --data reviews.tsv --output FOLDER
   hf-nlpnotes eval fewclue --data FewCLUE/datasets --tasks eprstmt tnews
   hf-nlpnotes convert-chinesebert ShannonAI/ChineseBERT-base ./chinesebert-base
 """
@@ -48,7 +50,11 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     _write_utf8()
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, more = parser.parse_known_args(argv)
+    if more and not getattr(args, "takes_more", False):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    args.more = more
     try:
         args.run(args)
         sys.stdout.flush()

@@ -13,10 +13,12 @@ _CONFIGS = ("config.json", "adapter_config.json", "prompt.json")
 
 def quiet_libraries() -> None:
     """Turn the libraries' own reports off."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()  # the error itself says what its retries would
 
 
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:

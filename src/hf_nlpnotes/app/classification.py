@@ -24,6 +24,9 @@ _BETWEEN = re.compile(r"[,，、;；\n]+")
 def parse_labels(text: str | None) -> list[str]:
     """Return the labels that stand in a field, separated by commas (of either width), semicolons or lines.
 
+    Args:
+        text: The field; None: empty.
+
     Raises:
         ValueError: There are none, too many or too long ones, or one stands twice.
 
@@ -41,6 +44,10 @@ def parse_label_words(text: str | None, labels: Sequence[str]) -> dict[str, list
     """Return the words of each label, from lines such as `体育: 足球 篮球 比赛`.
 
     A label without a line has itself for its word.
+
+    Args:
+        text: The field; None: empty.
+        labels: The labels, from `parse_labels`.
 
     Raises:
         ValueError: A line has no colon or no words, is of a label that there is not, or of one that was before.

@@ -93,7 +93,12 @@ def fill_masks(pipe: Any, text: str, top_k: float = 5) -> FilledText:
 
 
 def readings(tokenizer: Any, text: str) -> list[str]:
-    """Return the reading of each character of a text as the tokenizer gives it to the model, "" where it has none."""
+    """Return the reading of each character of a text as the tokenizer gives it to the model, "" where it has none.
+
+    Args:
+        tokenizer: The model's; one without `pinyin_ids` reads nothing.
+        text: The text.
+    """
     found = [""] * len(text)
     if "pinyin_ids" not in tokenizer.model_input_names:
         return found
@@ -106,6 +111,9 @@ def readings(tokenizer: Any, text: str) -> list[str]:
 
 def ruby(characters: Sequence[tuple[str, str]]) -> str:
     """Return (character, pinyin) pairs as HTML, the pinyin above its character.
+
+    Args:
+        characters: Each character with its pinyin, "" where it has none; plain text, which is escaped.
 
     >>> ruby([("猫", "māo"), ("<", "")])
     '<ruby>猫<rt>māo</rt></ruby>&lt;'

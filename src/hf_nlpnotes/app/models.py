@@ -81,6 +81,9 @@ class Models:
     def tagger(self, name: str | None = None) -> Any:
         """The pipeline `sequence-tagging` of a named model, else of the options'; None where there is neither.
 
+        Args:
+            name: Folder or name on the hub; None: that of the options.
+
         Raises:
             ValueError: The model was not trained to tag, or the page may not name models.
             OSError: It cannot be loaded.
@@ -89,6 +92,9 @@ class Models:
 
     def reader(self, name: str | None = None) -> Any:
         """The pipeline `extractive-question-answering`, likewise.
+
+        Args:
+            name: As of `tagger`.
 
         Raises:
             ValueError: The model was not trained to answer questions, or the page may not name models.
@@ -125,6 +131,9 @@ class Models:
 
 def check_models(options: AppOptions) -> None:
     """Look whether the models are there, before anything is served: their configurations are read, nothing is loaded.
+
+    Args:
+        options: The models' names.
 
     Raises:
         OSError: One of them is not there.

@@ -40,6 +40,9 @@ class TaggedText(NamedTuple):
 def parse_word_list(text: str | None) -> dict[str, str]:
     r"""Return words with their types from lines `word` or `word TYPE`; the type is "" where there is none.
 
+    Args:
+        text: The field, one word a line; None: empty.
+
     Raises:
         ValueError: A line has more than two parts, or a word stands twice.
 
@@ -86,6 +89,10 @@ def tag_text(pipe: Any, text: str, word_list: str = "") -> TaggedText:
 
 def find_words(text: str, word_list: str) -> TaggedText:
     """Return where the words of a list stand in a text, the longest from the left, without any model.
+
+    Args:
+        text: The text.
+        word_list: What `parse_word_list` reads; at least one word.
 
     Raises:
         ValueError: A field is empty, too long or wrong.

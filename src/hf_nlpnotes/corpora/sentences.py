@@ -49,7 +49,12 @@ def of_text(text: str, spans: Iterable[tuple[str, int, int]], scheme: str) -> Ta
 
 
 def of_words(words: Sequence[str], tags: Sequence[str]) -> TaggedSentence:
-    """The characters of tagged words; words and tags are written together, `B-NOUN`, or `B` for an empty tag."""
+    """The characters of tagged words; words and tags are written together, `B-NOUN`, or `B` for an empty tag.
+
+    Args:
+        words: the words of a sentence, in order.
+        tags: one a word.
+    """
     spans, place = [], 0
     for word, tag in zip(words, tags, strict=True):
         spans.append((tag, place, place + len(word)))
@@ -76,7 +81,12 @@ def of_roles(words: Sequence[str], roles: Sequence[str | None], predicate: int) 
 
 
 def of_keywords(text: str, keywords: Iterable[str]) -> TaggedSentence:
-    """The characters of a text, every place of a keyword tagged; of keywords that overlap, the first and longest."""
+    """The characters of a text, every place of a keyword tagged; of keywords that overlap, the first and longest.
+
+    Args:
+        text: the text.
+        keywords: its keywords; empty ones do not count.
+    """
     known = tuple(dict.fromkeys(keyword.strip() for keyword in keywords if keyword.strip()))
     longest_first = sorted(known, key=len, reverse=True)
     found = re.finditer("|".join(map(re.escape, longest_first)) or "(?!)", text)

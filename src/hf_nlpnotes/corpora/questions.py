@@ -24,6 +24,9 @@ QUESTION_FEATURES = Features(
 def read_question_file(path: str | Path) -> Dataset:
     """Read a file in SQuAD's layout, with or without answers.
 
+    Args:
+        path: the file.
+
     Returns:
         A row a question, with the columns of `QUESTION_FEATURES`.
 

@@ -75,6 +75,10 @@ def read_columns(path: Path, column: int = -1) -> Iterator[TaggedSentence]:
 
     The first column has the tokens. Tokens with the number of their word behind them (`科0`, as in Weibo NER) lose the
     number. `# …` and `-DOCSTART-` lines are left out.
+
+    Args:
+        path: the file.
+        column: number of the tags' column, from 0; -1 is the last.
     """
     for block in _blocks(path):
         lines = [line for line in block if not line.startswith(("# ", "-DOCSTART-"))]
@@ -93,6 +97,12 @@ def read_conllu(path: Path, column: int = 3, characters: bool = True, form: int 
     """A CoNLL-U file: words with the tags of a column (3 universal, 4 language-specific parts of speech).
 
     With `characters` the sentence is in characters, and tags write words and parts of speech together (`B-NOUN`).
+
+    Args:
+        path: the file.
+        column: number of the tags' column, from 0.
+        characters: whether tokens are characters; else they are words.
+        form: number of the words' column.
     """
     for rows in _conllu(path):
         words, tags = [row[form] for row in rows], [row[column] for row in rows]
@@ -103,6 +113,10 @@ def read_roles(path: Path, form: int = 1) -> Iterator[TaggedSentence]:
     """A CoNLL-U file as of the Universal Propositions: column 9 marks predicates, columns from 11 have arguments.
 
     A sentence of characters for each predicate. An argument is the word that has its label.
+
+    Args:
+        path: the file.
+        form: number of the words' column, from 0.
     """
     for rows in _conllu(path):
         words = [row[form] for row in rows]
@@ -123,6 +137,10 @@ def read_json_lines(path: Path, scheme: str = "BIOES") -> Iterator[TaggedSentenc
     Spans are `spans` or `entities` (`{"type" or "label", "start", "end"}`), CLUENER's `label` (`{"name": {"叶老桂":
     [[9, 11]]}}`, its ends included), or `entity_list` (`{"entity_type", "entity_index": {"begin", "end"}}`). Of spans
     that overlap, the longest counts.
+
+    Args:
+        path: the file.
+        scheme: the tagging scheme that spans are written in.
     """
     for number, row in objects_of(path):
         if "tokens" in row:
@@ -140,7 +158,11 @@ def read_json_lines(path: Path, scheme: str = "BIOES") -> Iterator[TaggedSentenc
 
 
 def read_segmented(path: Path) -> Iterator[TaggedSentence]:
-    """A sentence a line, its words apart by spaces, as of SIGHAN."""
+    """A sentence a line, its words apart by spaces, as of SIGHAN.
+
+    Args:
+        path: the file.
+    """
     for line in lines_of(path):
         words = line.split()
         if words:
@@ -148,7 +170,11 @@ def read_segmented(path: Path) -> Iterator[TaggedSentence]:
 
 
 def read_utterances(path: Path) -> Iterator[TaggedSentence]:
-    """A folder with `seq.in`, `seq.out` and `label` (intents), a line an utterance; or a file of columns, or JSON."""
+    """A folder with `seq.in`, `seq.out` and `label` (intents), a line an utterance; or a file of columns, or JSON.
+
+    Args:
+        path: the folder or file.
+    """
     if not path.is_dir():
         yield from read_json_lines(path) if path.suffix in (".json", ".jsonl") else read_columns(path)
         return
@@ -165,6 +191,9 @@ def read_keywords(path: Path) -> Iterator[TaggedSentence]:
     """Texts with their keywords: JSON lines (`text` or `abst`, `keywords` or `keyword`), or a table of tabs.
 
     In a table the last two columns are the text and its keywords, apart by `_` or `;`.
+
+    Args:
+        path: the file.
     """
     for number, line in enumerate(lines_of(path), 1):
         if line.startswith("{"):

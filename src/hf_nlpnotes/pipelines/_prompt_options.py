@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -132,3 +133,23 @@ def options_of(prompt: PromptConfig) -> dict[str, Any]:
     """A stored prompt as options; `model` is for whoever loads one."""
     values = {name: value for name, value in prompt.to_dict().items() if name != "model"}
     return checked(values)
+
+
+def prompt_of(options: Mapping[str, Any], default_template: str) -> tuple[PromptConfig | None, list[str]]:
+    """The inverse of `options_of`: options as a prompt to store, and the names of those that cannot be.
+
+    There is no prompt where no option can be stored. Numbers of labels need labels, and the words that are found for
+    the labels of a call (`"ready"`) are no words yet.
+    """
+    known = {field.name for field in dataclasses.fields(PromptConfig)}
+    needs_labels = {"bias", "label_prior"}
+    has_words = options.get("verbalizer", "ready") != "ready"
+    kept = {
+        name: value
+        for name, value in options.items()
+        if name in known and (has_words or name not in {"verbalizer", *needs_labels})
+    }
+    if kept.get("rerank") == 0:  # turns off a stored one, and none is stored
+        del kept["rerank"]
+    left_out = [name for name in options if name not in kept and not (name == "rerank" and options[name] == 0)]
+    return (PromptConfig(**{"template": default_template, **kept}) if kept else None), left_out

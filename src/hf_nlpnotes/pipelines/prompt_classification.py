@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,22 +11,25 @@ import torch
 from transformers.pipelines.base import Pipeline
 
 from hf_nlpnotes.prompting.causal_scoring import CausalPromptEncoder, is_causal
-from hf_nlpnotes.prompting.config import PromptConfig
+from hf_nlpnotes.prompting.config import PROMPT_FILE, PromptConfig
 from hf_nlpnotes.prompting.encoding import PromptEncoder
 from hf_nlpnotes.prompting.label_words import ready_label_words
 from hf_nlpnotes.prompting.scoring import longest_input
+from hf_nlpnotes.prompting.soft_prompts import save_tensors
 from hf_nlpnotes.prompting.static_prior import StaticVectors
 from hf_nlpnotes.prompting.template import Template
 from hf_nlpnotes.prompting.verbalizer import Verbalizer
 
 from ._prompt_bias import check_causal, check_label_is_last, has_contrast
 from ._prompt_inputs import Kind, column_values, items_of
-from ._prompt_options import are_per_text, checked, merged, options_of
+from ._prompt_options import are_per_text, checked, merged, options_of, prompt_of
 from ._prompt_plan import Plan
 from ._prompt_readers import CausalReader, MaskReader, Reader, SoftTokens
 from ._prompt_samples import Sample
 from ._prompt_scores import LabelScorer
 from ._prompt_sources import source_of
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_TEMPLATE = "{label}：{text}"
 """Suits topics and opinions alike; a template in the words of the task may do better."""
@@ -120,6 +125,7 @@ class ZeroShotPromptPipeline(Pipeline):
         super().__init__(source.model, source.tokenizer, *args, **kwargs)
         self.tokenizer: Any
         self._stored, self.soft_prompt = source.prompt, source.soft_prompt
+        self._adapter = model if hasattr(model, "prompted") else None
         self._is_causal = is_causal(source.model)
         if source.prompt is not None:
             self._options = merged(options_of(source.prompt), self._options)
@@ -271,6 +277,37 @@ class ZeroShotPromptPipeline(Pipeline):
             else:
                 best = [{"label": label, "score": score} for label, score in zip(labels, shares.tolist(), strict=True)]
                 yield best[0] if legacy else best[:top_k]
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save model, tokenizer and prompt into a folder; `push_to_hub` uploads the same.
+
+        The options of the pipeline that a `PromptConfig` has go into `prompt.json`, so that
+        `pipeline("zero-shot-prompt", model=FOLDER)` classifies as this one does. A call's own options are not the
+        pipeline's. What has no place there (`candidate_labels`, `top_k`, …) is named in a warning of the log.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                The folder, made where it is missing.
+            **kwargs:
+                For `save_pretrained` of the model and of the tokenizer: `max_shard_size`, ….
+        """
+        if self._adapter is None:
+            super().save_pretrained(save_directory, **kwargs)
+        else:  # the layers that it put into the model are no part of the model's own weights
+            self._adapter.save_pretrained(save_directory)
+        prompt, left_out = prompt_of(self._options, DEFAULT_TEMPLATE)
+        if left_out:
+            logger.warning(
+                "%s does not hold %s: give them again when the pipeline is loaded.", PROMPT_FILE, ", ".join(left_out)
+            )
+        if prompt is not None:
+            prompt.save_pretrained(save_directory)
+            if (
+                self.soft_prompt is not None
+                and self._stored is not None
+                and prompt.templates == self._stored.templates
+            ):
+                save_tensors(self.soft_prompt.state_dict(), save_directory)
 
     def preprocess(self, input_: Sample, reader: Reader) -> Sequence[Any]:  # type: ignore[override]
         """The inputs of a text: one for each length of label words, or for each word under a causal model."""

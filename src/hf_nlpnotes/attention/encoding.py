@@ -46,7 +46,14 @@ def encode(
     texts = (text,) if text_pair is None else (text, text_pair)
     for given in texts:
         if not given.strip():
-            raise ValueError(f"the text is empty: {given!r}")
+            raise ValueError(f"the text is empty: {given[:40]!r}")
+        try:
+            given.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the text has half of a surrogate pair, {given[error.start]!r}, as its character {error.start}: "
+                "replace it, as text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') does"
+            ) from None
     own = tokenizer.model_max_length
     limits = [most for most in (limit, own) if most is not None and most < _NO_LIMIT]
     most = min(limits, default=None)
@@ -160,7 +167,7 @@ def _located(words: Sequence[str], text: str) -> Iterator[Span]:
     for word in words:
         start = text.find(word, end)
         if start < 0:
-            raise ValueError(f"the word {word!r} is not in the text behind character {end}: {text!r}")
+            raise ValueError(f"the word {word!r} is not in the text behind character {end}: {text[end : end + 40]!r}")
         end = start + len(word)
         if word.strip():
             yield start, end

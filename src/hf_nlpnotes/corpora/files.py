@@ -51,7 +51,7 @@ def objects_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: no JSON ({error}); expected an object a line") from None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {number}: expected a JSON object, got {line[:60]}")
@@ -66,9 +66,12 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     """
     if path.suffix in (".json", ".jsonl"):
         return [row for _, row in objects_of(path)]
-    if path.suffix == ".tsv":
-        return list(csv.DictReader(lines_of(path), delimiter="\t", quoting=csv.QUOTE_NONE))
-    if path.suffix == ".csv":
-        # A quoted cell may go over several lines, whose ends belong to it.
-        return list(csv.DictReader(f"{line}\n" for line in lines_of(path)))
+    try:
+        if path.suffix == ".tsv":
+            return list(csv.DictReader(lines_of(path), delimiter="\t", quoting=csv.QUOTE_NONE))
+        if path.suffix == ".csv":
+            # A quoted cell may go over several lines, whose ends belong to it.
+            return list(csv.DictReader(f"{line}\n" for line in lines_of(path)))
+    except csv.Error as error:  # above all a cell of more than 131,072 characters, mostly a quote that is never closed
+        raise ValueError(f"{path} is no table: {error}") from error
     raise ValueError(f"{path} is neither .tsv, .csv, .json nor .jsonl: name it by what it holds")

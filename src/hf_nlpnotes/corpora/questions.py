@@ -88,15 +88,29 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
                     answers = question.get("answers", [])
-                    yield {
+                    row = {
                         "id": str(question["id"]),
                         "question": question["question"],
                         "context": paragraph["context"],
                         "answers": {name: [each[name] for each in answers] for name in ("text", "answer_start")},
                     }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    _check_row(row)
+                    yield row
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not in SQuAD's layout, "
             '{"data": [{"paragraphs": [{"context": …, "qas": [{"id", "question", "answers"}]}]}]}: '
             f"{type(error).__name__} {error}"
         ) from error
+
+
+def _check_row(row: dict[str, Any]) -> None:
+    """Raise where a value is of another type than its column."""
+    answers = row["answers"]
+    for text in (row["question"], row["context"], *answers["text"]):
+        if not isinstance(text, str):
+            raise TypeError(f"question {row['id']!r} has {text!r} where a text stands")
+        text.encode()  # halves of surrogate pairs, which JSON can write and no table can hold
+    for start in answers["answer_start"]:
+        if isinstance(start, bool) or not isinstance(start, int) or not -1 <= start < 2**63:
+            raise TypeError(f"question {row['id']!r} has the answer_start {start!r}, expected a whole number")

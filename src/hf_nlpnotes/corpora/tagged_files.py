@@ -147,10 +147,15 @@ def read_json_lines(path: Path, scheme: str = "BIOES") -> Iterator[TaggedSentenc
             tags = next((row[name] for name in ("tags", "ner_tags", "labels") if name in row), None)
             if tags is None:
                 raise ValueError(f"{path} has tokens without tags: {sorted(row)}")
+            if not (isinstance(tags, list) and _are_texts(row["tokens"])):
+                raise ValueError(f"{path}, line {number}: expected lists of tokens and of tags, one a token")
             yield TaggedSentence(row["tokens"], list(map(str, tags)), None, row.get("intent"))
         elif "text" in row:
             try:
-                yield of_text(row["text"], _flat(_spans(row, path)), scheme)._replace(text_class=row.get("intent"))
+                spans = _flat(_spans(row, path))
+                if not all(isinstance(name, str) for name, _, _ in spans):
+                    raise ValueError(f"the type of a span is a text, got {spans}")
+                yield of_text(row["text"], spans, scheme)._replace(text_class=row.get("intent"))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {number}: {type(error).__name__} {error}") from error
         else:
@@ -197,12 +202,16 @@ def read_keywords(path: Path) -> Iterator[TaggedSentence]:
     """
     for number, line in enumerate(lines_of(path), 1):
         if line.startswith("{"):
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path}, line {number}: no JSON ({error}); expected an object a line") from error
             text = next((row[name] for name in ("text", "abst", "abstract") if name in row), None)
             keywords = next((row[name] for name in ("keywords", "keyword") if name in row), None)
-            if not isinstance(text, str) or keywords is None:
-                raise ValueError(f"{path}, line {number}: expected 'text' and 'keywords', got {sorted(row)}")
-            yield of_keywords(text, keywords.split("_") if isinstance(keywords, str) else keywords)
+            keywords = keywords.split("_") if isinstance(keywords, str) else keywords
+            if not isinstance(text, str) or not _are_texts(keywords):
+                raise ValueError(f"{path}, line {number}: expected 'text' and 'keywords', got {line[:60]}")
+            yield of_keywords(text, keywords)
         elif line.strip():
             if line.count("\t") < 1:
                 raise ValueError(f"{path}, line {number}: expected a text, a tab and its keywords, got {line[:60]!r}")
@@ -226,14 +235,20 @@ def _whole(read: Reader, path: Path | None) -> list[TaggedSentence]:
     assert path is not None
     if not path.exists():
         raise ValueError(f"there is no {path}: expected a file or a folder")
-    sentences = list(read(path))
-    if not sentences:
-        raise ValueError(f"{path} has no sentences.")
-    scheme = scheme_of([sentence.tags for sentence in sentences])
     try:
+        sentences = list(read(path))
+        if not sentences:
+            raise ValueError(f"{path} has no sentences.")
+        scheme = scheme_of([sentence.tags for sentence in sentences])
         return [cleaned(sentence, scheme) for sentence in sentences]
     except ValueError as error:
+        if str(path) in str(error):
+            raise
         raise ValueError(f"{path}: {error}") from error
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) and value for value in values)
 
 
 def _fields(line: str) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from torch.utils.data import Dataset
 
+from ._texts import brief, check_characters
+
 Kind: TypeAlias = Literal["single", "list", "stream"]
 """What is answered: one text with one answer, a list with a list, anything else with an iterator."""
 
@@ -61,14 +63,15 @@ def column_values(item: Any, columns: Sequence[str], template: str) -> dict[str,
         values = {column: item[column] for column in columns}
     else:
         raise TypeError(
-            f"A text is a string or a mapping from columns to strings, got {type(item).__name__}: {item!r}."
+            f"A text is a string or a mapping from columns to strings, got {type(item).__name__}: {brief(item)}."
         )
     for column, text in values.items():
         if not isinstance(text, str):
-            raise TypeError(f"The column {column!r} holds {text!r}, expected a string.")
+            raise TypeError(f"The column {column!r} holds {brief(text)}, expected a string.")
+        check_characters(f"The column {column!r}", text)
     if not any(text.strip() for text in values.values()):
         raise ValueError(
-            f"The text {item!r} is empty, and there is nothing to classify: leave such texts out, or give them their"
+            f"The text {brief(item)} is empty, and there is nothing to classify: leave such texts out, or give them their"
             " label yourself."
         )
     return values

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 from torch.utils.data import Dataset
 
+from ._texts import brief, check_characters
+
 Kind: TypeAlias = Literal["single", "list", "stream"]
 """What is answered: one question with one answer, a list with a list, anything else with an iterator."""
 
@@ -119,7 +121,8 @@ def _checked(question: Any, context: Any, place: int | None = None) -> Question:
     where = "" if place is None else f" of input {place}"
     for name, text in (("question", question), ("context", context)):
         if not isinstance(text, str):
-            raise TypeError(f"The {name}{where} is a text, got {type(text).__name__}: {text!r}.")
+            raise TypeError(f"The {name}{where} is a text, got {type(text).__name__}: {brief(text)}.")
         if not text.strip():
-            raise ValueError(f"The {name}{where} is empty, {text!r}: leave such inputs out.")
+            raise ValueError(f"The {name}{where} is empty, {brief(text)}: leave such inputs out.")
+        check_characters(f"The {name}{where}", text)
     return Question(question, context)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from hf_nlpnotes.tagging.alignment import merge_windows
 
+from ._texts import brief, check_characters
+
 Units = Literal["words", "characters", "tokens"]
 UNITS: tuple[Units, ...] = ("words", "characters", "tokens")
 
@@ -98,17 +100,20 @@ def _pieces(
     if "words" in columns:
         words = columns["words"]
         if isinstance(words, str) or not isinstance(words, Sequence):
-            raise TypeError(f"words are a list of strings, got {words!r}")
+            raise TypeError(f"words are a list of strings, got {brief(words)}")
         if not words or not all(isinstance(word, str) and word.strip() for word in words):
-            raise ValueError(f"expected words, none of them empty, got {words!r}")
+            raise ValueError(f"expected words, none of them empty, got {brief(words)}")
+        for place, word in enumerate(words):
+            check_characters(f"word {place}", word)
         begins = np.cumsum([0, *(len(word) + len(delimiter) for word in words)]).tolist()
         pieces = [(begin, begin + len(word)) for begin, word in zip(begins, words, strict=False)]
         return delimiter.join(words), list(words), pieces
     text = columns["text"]
     if not isinstance(text, str):
-        raise TypeError(f"a text is a string, got {type(text).__name__}: {text!r}")
+        raise TypeError(f"a text is a string, got {type(text).__name__}: {brief(text)}")
     if not text.strip():
-        raise ValueError(f"the text is empty: {text!r}. Leave out texts without a character")
+        raise ValueError(f"the text is empty: {brief(text)}. Leave out texts without a character")
+    check_characters("the text", text)
     if units != "characters":
         return text, None, []
     pieces = [(place, place + 1) for place, character in enumerate(text) if not character.isspace()]

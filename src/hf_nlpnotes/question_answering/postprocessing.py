@@ -156,9 +156,12 @@ def save_predictions(
     written = []
     for name, value in parts.items():
         path = folder / f"{prefix + '_' if prefix is not None else ''}{name}.json"
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(value, indent=4) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            part.write_text(json.dumps(value, indent=4) + "\n", encoding="utf-8")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
         written.append(path)
     return written
 

@@ -52,8 +52,8 @@ class PinyinTable:
         self._spellings = tuple(spellings)
         self._respelled = dict(sorted((respelled or {}).items()))
         self._letters = letters
-        if len(set(letters)) != len(letters) or not letters:
-            raise ValueError(f"The letters of a pinyin table must be distinct and not empty, got {letters!r}.")
+        if len(set(letters)) != len(letters) or not 0 < len(letters) <= 256:
+            raise ValueError(f"The letters of a pinyin table must be distinct, 1 to 256 of them, got {letters!r}.")
         if not self._spellings or self._spellings[0] != "":
             raise ValueError('Row 0 of a pinyin table must be "", which means no pinyin.')
         if len(set(self._spellings)) != len(self._spellings):
@@ -156,7 +156,10 @@ class PinyinTable:
             raise ValueError("A pinyin table needs a list of strings under 'rows'.")
         if not isinstance(respelled, dict) or not all(isinstance(s, str) for s in respelled.values()):
             raise ValueError("The 'respelled' readings of a pinyin table must map strings to strings.")
-        return cls(spellings, respelled, data.get("letters", LETTERS))
+        letters = data.get("letters", LETTERS)
+        if not isinstance(letters, str):
+            raise ValueError(f"The 'letters' of a pinyin table are one string, got {letters!r}.")
+        return cls(spellings, respelled, letters)
 
     @classmethod
     def from_json_file(cls, path: str | os.PathLike[str]) -> PinyinTable:

@@ -194,6 +194,10 @@ class ChineseBertTokenizer(BertTokenizer):
             output = super()._encode_plus(text, text_pair, **kwargs)
             if "pinyin_ids" in self.model_input_names and output.encodings is not None:
                 self._add_pinyin(output, to_rows(text, text_pair, bool(kwargs.get("is_split_into_words"))), **kwargs)
+        except TypeError:
+            _refuse_surrogates(text)
+            _refuse_surrogates(text_pair)
+            raise
         finally:
             if collecting:
                 gc.enable()
@@ -299,6 +303,21 @@ def _reader_from_file(path: str | os.PathLike[str]) -> PinyinReader:
         return PinyinReader(PinyinTable.from_dict(data), data.get("phrases"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _refuse_surrogates(texts: Any) -> None:
+    """Name the half of a surrogate pair that the backend calls an input of a wrong type."""
+    if isinstance(texts, (list, tuple)):
+        for text in texts:
+            _refuse_surrogates(text)
+    elif isinstance(texts, str):
+        try:
+            texts.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"The text has half of a surrogate pair, {texts[error.start]!r}, as its character {error.start}: "
+                "replace it, as text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') does."
+            ) from None
 
 
 def _to_list(values: Any) -> list[Any]:

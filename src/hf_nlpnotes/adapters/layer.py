@@ -42,6 +42,9 @@ class BottleneckAdapterLayer(nn.Module, BaseTunerLayer):
 
     Args:
         base_layer: The linear layer, `(…, in_features)` to `(…, d)`.
+
+    Raises:
+        TypeError: when `base_layer` is no `nn.Linear`.
     """
 
     adapter_layer_names: tuple[str, ...] = ("bottleneck_adapter_down", "bottleneck_adapter_up")

@@ -48,6 +48,10 @@ class LayerAttention:
         bias: `(heads, queries, keys)`, added likewise: relative positions, ALiBi, DeBERTa's content-position terms.
         softcap: Bound of the scores before mask and bias (Gemma 2).
         sinks: `(heads, queries)`, scores of a key that takes weight and gives nothing (gpt-oss).
+
+    Raises:
+        ValueError: There is no such kind; shapes do not fit those of the weights; or query, key and scaling are not
+            there together.
     """
 
     name: str
@@ -160,6 +164,9 @@ class AttentionMaps:
         layers: The layers in the order in which they ran. All of one kind, except in an encoder-decoder.
         tokens: The input's tokens; in an encoder-decoder, the encoder's.
         decoder_tokens: The decoder's tokens in an encoder-decoder, None in every other model.
+
+    Raises:
+        ValueError: There are no layers, or a layer's weights are not of the tokens' number.
     """
 
     model: str

@@ -23,6 +23,9 @@ class TokenSequence:
         spans: Characters `[start, end)` in the token's own text; None for special tokens.
         words: Number of the token's word, counted through both texts; None for special tokens.
         pinyin: The reading that the model was given, with its tone ("guó"); None where it has none.
+
+    Raises:
+        ValueError: A field has another number of entries than there are tokens.
     """
 
     texts: tuple[str, ...]

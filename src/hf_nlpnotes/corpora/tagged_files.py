@@ -79,6 +79,9 @@ def read_columns(path: Path, column: int = -1) -> Iterator[TaggedSentence]:
     Args:
         path: the file.
         column: number of the tags' column, from 0; -1 is the last.
+
+    Raises:
+        ValueError: a line has no tag.
     """
     for block in _blocks(path):
         lines = [line for line in block if not line.startswith(("# ", "-DOCSTART-"))]
@@ -117,6 +120,9 @@ def read_roles(path: Path, form: int = 1) -> Iterator[TaggedSentence]:
     Args:
         path: the file.
         form: number of the words' column, from 0.
+
+    Raises:
+        ValueError: a word has fewer than 10 columns, or there are other columns of arguments than predicates.
     """
     for rows in _conllu(path):
         words = [row[form] for row in rows]
@@ -141,6 +147,9 @@ def read_json_lines(path: Path, scheme: str = "BIOES") -> Iterator[TaggedSentenc
     Args:
         path: the file.
         scheme: the tagging scheme that spans are written in.
+
+    Raises:
+        ValueError: an object has other columns, or spans that are outside of its text.
     """
     for number, row in objects_of(path):
         if "tokens" in row:
@@ -179,6 +188,9 @@ def read_utterances(path: Path) -> Iterator[TaggedSentence]:
 
     Args:
         path: the folder or file.
+
+    Raises:
+        ValueError: the three files have different lengths.
     """
     if not path.is_dir():
         yield from read_json_lines(path) if path.suffix in (".json", ".jsonl") else read_columns(path)
@@ -199,6 +211,9 @@ def read_keywords(path: Path) -> Iterator[TaggedSentence]:
 
     Args:
         path: the file.
+
+    Raises:
+        ValueError: a line has no text or no keywords.
     """
     for number, line in enumerate(lines_of(path), 1):
         if line.startswith("{"):

@@ -62,6 +62,9 @@ class ExtractiveQuestionAnsweringPipeline(Pipeline):
             Answer exactly as version 4 did, with its faults: `max_answer_len` 15, answers with the same text added up
             to one, fewer than `top_k` answers, a single answer or question without its list.
 
+    Raises:
+        ValueError: a tokenizer that is not fast, or none.
+
     Every option may be given when the pipeline is made or in a call. A score is the probability of the answer's first
     token times that of its last, in the window that has it; of models that score pairs, it is that of the pair.
 

@@ -40,7 +40,11 @@ class MaskingEpoch(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the epoch from the checkpoint, where there is one; see that the columns arrive."""
+        """Take the epoch from the checkpoint, where there is one; see that the columns arrive.
+
+        Raises:
+            ValueError: the Trainer would drop the columns that the collator needs.
+        """
         if args.remove_unused_columns and getattr(self.collator, "segmenter", "") is None:
             raise ValueError(
                 "remove_unused_columns=True: the Trainer would drop the columns word_ids and mask_seed, and without"

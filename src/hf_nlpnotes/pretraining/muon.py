@@ -80,6 +80,9 @@ def muon_adamw(model: nn.Module, learning_rate: float) -> MuonAdamW:
     Args:
         model: the model; parameters that require no gradient are left out.
         learning_rate: rate of Muon.
+
+    Raises:
+        ValueError: no matrix is named as in BERT's encoder.
     """
     looks, carries, others = [], [], []
     for name, parameter in model.named_parameters():

@@ -45,6 +45,9 @@ def position_vectors(length: int, hidden_size: int, omega: torch.Tensor, *, scal
         hidden_size: width of the vectors, 2K or more.
         omega: (K,) from `frequencies`.
         scale: factor on every number.
+
+    Raises:
+        ValueError: `hidden_size` is below 2K.
     """
     angles = torch.arange(length, dtype=torch.float64)[:, None] * omega  # (length, K)
     pairs = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1) * scale  # (length, 2K)
@@ -79,6 +82,9 @@ def offset_head_weights(
 
     Returns:
         Two (H, H) matrices for ``nn.Linear`` (rows are outputs).
+
+    Raises:
+        ValueError: the heads do not make up `hidden_size`, or `head_size` is below 2K.
     """
     used = 2 * len(omega)
     if head_size * len(offsets) != hidden_size or head_size < used:

@@ -68,6 +68,9 @@ def word_starts(text: str, cut: Callable[[str], Iterable[str]]) -> np.ndarray:
     Args:
         text: a line.
         cut: word segmenter (``jieba.cut``).
+
+    Raises:
+        ValueError: the words do not make up the text.
     """
     starts = np.zeros(len(text) + 1, dtype=bool)
     position = 0

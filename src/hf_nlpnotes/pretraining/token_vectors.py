@@ -69,6 +69,9 @@ def token_vectors(
 
     Returns:
         (V, H) float32.
+
+    Raises:
+        ValueError: `hidden_size` minus `reserved` is not from 1 to V.
     """
     rank = hidden_size - reserved
     if not 0 < rank <= len(counts):

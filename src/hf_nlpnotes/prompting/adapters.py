@@ -240,6 +240,9 @@ class PeftModelForPrompts(PeftModel):
         """Load the weights of an adapter, of soft tokens and the label bias.
 
         Arguments as of `peft.PeftModel.load_adapter`.
+
+        Raises:
+            `ValueError`: the adapter is to be trained further, and its folder lacks the soft tokens.
         """
         kwargs.setdefault("torch_device", str(self.prompted.device))
         hub = {name: value for name, value in kwargs.items() if name != "torch_device"}

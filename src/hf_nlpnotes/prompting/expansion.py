@@ -177,6 +177,9 @@ def expand_from_texts(
             a, positive.
         rounds (`int`, defaults to 1):
             How often to sort and choose anew, from the seeds.
+
+    Raises:
+        `ValueError`: fewer than two texts, or a number out of its range.
     """
     seeds = Verbalizer.of(seeds)
     _check_size(words_per_label)

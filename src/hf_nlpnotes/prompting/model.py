@@ -380,6 +380,7 @@ class PromptForSequenceClassification(PreTrainedModel):
         Raises:
             `OSError`: no `prompt.json` and no `config`, or no model.
             `ValueError`: the folder has neither weights nor the name of a model.
+            `TypeError`: `config` is no `PromptConfig`.
         """
         if config is not None and not isinstance(config, PromptConfig):
             raise TypeError(
@@ -466,6 +467,7 @@ class PromptForSequenceClassification(PreTrainedModel):
         Raises:
             `ValueError`: soft tokens are missing among the weights, as when the Trainer resumes, which reads the
                 masked language model's file alone.
+            `RuntimeError`: weights are missing or unexpected, and `strict` is set.
         """
         own = self.state_dict()
         if not set(own).isdisjoint(state_dict):

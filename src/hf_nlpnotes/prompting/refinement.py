@@ -111,6 +111,9 @@ def refine_by_frequency(
             Words that stay.
         rarest_share (`float`, defaults to 0.5):
             The share of the verbalizer's words to drop, those of the lowest mean probability; 0 drops none.
+
+    Raises:
+        `ValueError`: `rarest_share` is outside [0, 1).
     """
     if not 0 <= rarest_share < 1:
         raise ValueError(f"rarest_share must be from 0 to below 1, got {rarest_share}.")
@@ -143,6 +146,9 @@ def refine_by_relevance(
             As for `refine_by_frequency`.
         min_relevance (`float`, defaults to 0):
             Words must exceed this.
+
+    Raises:
+        `ValueError`: fewer than two labels, or anchors with other labels.
     """
     if len(verbalizer.labels) < 2:
         raise ValueError(f"Relevance compares labels with each other, and there is {len(verbalizer.labels)}.")

@@ -64,6 +64,9 @@ def label_word_scores(
 
     Returns:
         `torch.Tensor` of shape `(W, L)`, float64: larger is better.
+
+    Raises:
+        `ValueError`: an unknown criterion, or one that compares labels where there is one.
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}.")
@@ -224,6 +227,9 @@ def search_assignments(
 
     Returns:
         Assignments, best first: by accuracy, then by likelihood.
+
+    Raises:
+        `ValueError`: limits below 1, and as of `search_label_words`.
     """
     _, order, targets = _checked(texts, labels, None)
     if shortlist < 1 or top < 1:
@@ -263,6 +269,9 @@ def best_assignments(
 
     Returns:
         Numbers of the words (one a label), accuracy and log-likelihood, best first.
+
+    Raises:
+        `ValueError`: fewer words than labels.
     """
     scores = log_probs.double()
     if calibrated:

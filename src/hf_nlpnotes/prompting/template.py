@@ -44,6 +44,7 @@ class Template:
 
     Raises:
         `ValueError`: the string is no template; the message shows where.
+        `TypeError`: the source is no string.
 
     >>> template = Template("{question}？{label}，{answer}")
     >>> template.columns

@@ -171,6 +171,9 @@ class TagDecoder:
         Args:
             logits: (positions, labels).
             k: how many.
+
+        Raises:
+            ValueError: `k` is below 1.
         """
         if k < 1:
             raise ValueError(f"n must be a whole number of at least 1, got {k!r}")

@@ -257,6 +257,7 @@ def allowed_transitions(
     Raises:
         ValueError: a label that the scheme does not know, one given twice, a set without `O` where it is required, or
             a label that no legal sentence can hold.
+        TypeError: one string in place of the labels.
     """
     table = get_scheme(scheme)
     if isinstance(labels, str):

@@ -201,6 +201,9 @@ class MultiTaskDataset(Dataset):
 
         Args:
             position: number of an example in the epoch, from 0.
+
+        Raises:
+            IndexError: there is no such position.
         """
         if not 0 <= position < len(self):
             raise IndexError(f"position {position} of {len(self)}")

@@ -209,7 +209,11 @@ class SelfDistillation(AveragingCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin afresh, or with the teacher in the checkpoint."""
+        """Begin afresh, or with the teacher in the checkpoint.
+
+        Raises:
+            ValueError: the arguments smooth labels, or the model is a causal language model.
+        """
         if args.label_smoothing_factor:
             raise ValueError(
                 "label_smoothing_factor: the Trainer then computes the loss by itself and would leave the teacher out;"

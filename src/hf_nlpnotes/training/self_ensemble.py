@@ -193,7 +193,11 @@ class SelfEnsemble(AveragingCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin afresh, or with the state in the checkpoint."""
+        """Begin afresh, or with the state in the checkpoint.
+
+        Raises:
+            ValueError: a folder is given, and the model has no `save_pretrained`.
+        """
         if self.folder is not None and not hasattr(kwargs["model"], "save_pretrained"):
             raise ValueError(f"a {type(kwargs['model']).__name__} has no save_pretrained: give no folder")
         super().on_train_begin(args, state, control, **kwargs)

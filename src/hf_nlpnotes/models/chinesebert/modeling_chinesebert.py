@@ -197,7 +197,11 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
 
 
 class ChineseBertModel(ChineseBertPreTrainedModel, BertModel):
-    """The bare encoder."""
+    """The bare encoder.
+
+    Raises:
+        ValueError: a configuration of a decoder, or with cross-attention.
+    """
 
     embeddings: ChineseBertEmbeddings
 

@@ -43,6 +43,10 @@ class PinyinTable:
         letters (`str`, defaults to `LETTERS`):
             The alphabet, in the order of the letter ids.
 
+    Raises:
+        ValueError: Letters or rows that repeat, a first row that is not empty, a row of too many or unknown letters,
+            or a respelling that is no row.
+
     A *reading* is a syllable in pypinyin's `TONE3` style: `"zhong1"`, `"lv4"`, and `"de"` for a neutral tone.
     """
 
@@ -108,6 +112,9 @@ class PinyinTable:
         Args:
             map_file: `pinyin_map.json`: the letters.
             tensor_file: `pinyin2tensor.json`: the letters' ids of each reading.
+
+        Raises:
+            ValueError: As `from_official`.
         """
         map_path, tensor_path = Path(map_file), Path(tensor_file)
         pinyin_map, tensors = read_json(map_path), read_json(tensor_path)
@@ -167,6 +174,9 @@ class PinyinTable:
 
         Args:
             path: The file.
+
+        Raises:
+            ValueError: Another layout; names the file.
         """
         try:
             return cls.from_dict(read_json(Path(path)))

@@ -53,6 +53,9 @@ class ChineseBertTokenizer(BertTokenizer):
             The two files of a checkpoint in the released layout. Without any file the default table is taken.
         **kwargs: Everything that `BertTokenizer` takes.
 
+    Raises:
+        ValueError: One of the two released pinyin files alone, or a file of another layout.
+
     Example:
         >>> tokenizer = ChineseBertTokenizer.from_pretrained(folder)  # doctest: +SKIP
         >>> batch = tokenizer(["我喜欢猫"])  # doctest: +SKIP

@@ -59,6 +59,7 @@ class Unfreezing(TrainerCallback):
     Raises:
         ValueError: when the Trainer is made, or when training begins: parameters of the schedule were frozen before;
             a name in the schedule is no group; DeepSpeed, static graphs or FSDP 1.
+        TypeError: `schedule` is no schedule, path or function.
 
     Example:
         ```python

@@ -44,6 +44,9 @@ def gradual_unfreeze(
         plateau: as of `GradualUnfreeze`.
         layers_per_phase: as of `GradualUnfreeze`.
         warmup_steps: as of `GradualUnfreeze`.
+
+    Raises:
+        ValueError: `layers_per_phase` is below 1.
     """
     if layers_per_phase < 1:
         raise ValueError(f"layers_per_phase is at least 1, got {layers_per_phase!r}")
@@ -133,6 +136,9 @@ def lisa(groups: Sequence[LayerGroup], num_layers: int = 2, *, every: int = 20, 
         num_layers: as of `LISA`.
         every: as of `LISA`.
         seed: as of `LISA`.
+
+    Raises:
+        ValueError: the model has fewer layers.
     """
     names = _names_by_kind(groups)
     if num_layers > len(names["layer"]):

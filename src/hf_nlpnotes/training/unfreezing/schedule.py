@@ -38,6 +38,10 @@ class Step:
 
     Attributes:
         value: steps, a whole number of at least 0.
+
+    Raises:
+        ValueError: a number below 0.
+        TypeError: no whole number.
     """
 
     value: int
@@ -55,6 +59,10 @@ class Epoch:
 
     Attributes:
         value: epochs, at least 0; parts of one count.
+
+    Raises:
+        ValueError: a number below 0, or not finite.
+        TypeError: no number.
     """
 
     value: float
@@ -72,6 +80,10 @@ class Fraction:
 
     Attributes:
         value: from 0 to 1.
+
+    Raises:
+        ValueError: a number outside [0, 1].
+        TypeError: no number.
     """
 
     value: float
@@ -96,6 +108,10 @@ class Plateau:
         min_delta: what counts as better: more than this, in the units of the metric.
         mode: "min" or "max"; None: "min" for metrics whose name ends in "loss", else "max".
         at_most: the longest wait, counted from the start of the phase before too. None: as long as the training lasts.
+
+    Raises:
+        ValueError: a number out of its range, or an unknown mode.
+        TypeError: a metric that is no text, or an `at_most` that is no moment.
     """
 
     metric: str = "eval_loss"
@@ -134,6 +150,9 @@ class LayerSample:
         count: how many train at a time.
         every: steps between draws.
         seed: of the draws, the same on all processes.
+
+    Raises:
+        ValueError: a count or an interval below 1, or a seed that is no whole number.
     """
 
     groups: tuple[str, ...]
@@ -177,6 +196,10 @@ class Phase:
         warmup_steps: the rates rise linearly from 1/warmup_steps to 1 times theirs over the first steps of the phase:
             a number of steps, or a part of the training (a float below 1).
         stop: ends the whole training when this metric stops improving during the phase.
+
+    Raises:
+        ValueError: nothing to train, or a number out of its range.
+        TypeError: a name that is no text, names that are no list, or a start or stop of another kind.
     """
 
     name: str

@@ -29,6 +29,7 @@ from .pipelines import (
     SequenceTaggingPipeline,
     ZeroShotPromptPipeline,
 )
+from .pipelines._prompt_sources import PromptedModel
 
 EMBEDDED_MODEL: str = str(Path(__file__).parent / "assets" / "chinesebert-small")
 """Folder of the model that comes with the package, for any `from_pretrained`."""
@@ -70,7 +71,7 @@ _TAGGING_MODEL = ("dbmdz/bert-large-cased-finetuned-conll03-english", "4c53496")
 
 # Task -> pipeline, the class of its models, and the model and revision that it runs on unless it is given another.
 _PIPELINES: dict[str, tuple[Any, Any, tuple[str, str]]] = {
-    "zero-shot-prompt": (ZeroShotPromptPipeline, AutoModelForMaskedLM, (EMBEDDED_MODEL, "main")),
+    "zero-shot-prompt": (ZeroShotPromptPipeline, PromptedModel, (EMBEDDED_MODEL, "main")),
     "extractive-question-answering": (
         ExtractiveQuestionAnsweringPipeline,
         AutoModelForQuestionAnswering,

@@ -31,6 +31,20 @@ class Source:
     soft_prompt: SoftPrompt | None
 
 
+class PromptedModel(AutoModelForMaskedLM):
+    """What `pipeline()` loads a name with: the model remembers the revision, which its `prompt.json` must be of too.
+
+    transformers 5.17 has it in `config._commit_hash`, 5.23 no longer.
+    """
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As of `AutoModelForMaskedLM`, or of `AutoModelForCausalLM` where there is no masked one of its kind."""
+        model = _language_model(pretrained_model_name_or_path, *args, **kwargs)
+        model.hub_revision = kwargs.get("revision")
+        return model
+
+
 def source_of(model: Any, tokenizer: Any, prompt: str | PromptConfig | None, task: str, dtype: Any = None) -> Source:
     """Find what was not given.
 
@@ -64,7 +78,7 @@ def source_of(model: Any, tokenizer: Any, prompt: str | PromptConfig | None, tas
     folder = prompt if isinstance(prompt, str) else None
     found = PromptConfig.from_pretrained(prompt) if isinstance(prompt, str) else prompt
     if found is None:
-        found = stored_prompt(getattr(model, "name_or_path", ""), getattr(model.config, "_commit_hash", None))
+        found = stored_prompt(getattr(model, "name_or_path", ""), _revision_of(model))
     else:
         own = _model_named(found, folder) if _is_default(model, task) else None
         if own is not None and not _is_same(own, model.name_or_path):
@@ -76,7 +90,7 @@ def source_of(model: Any, tokenizer: Any, prompt: str | PromptConfig | None, tas
         if not getattr(model, "name_or_path", ""):
             raise ValueError("zero-shot-prompt needs a tokenizer: pass tokenizer=…, or the model as a name or folder.")
         tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
-    revision = getattr(model.config, "_commit_hash", None) if prompt is None else None
+    revision = _revision_of(model) if prompt is None else None
     origin = getattr(model, "name_or_path", "") if prompt is None else folder
     soft = None if found is None or not origin else _soft_prompt(found, origin, revision, model, tokenizer)
     return Source(model, tokenizer, found, soft)
@@ -119,14 +133,19 @@ def _soft_prompt(prompt: PromptConfig, folder: str, revision: str | None, model:
     return soft
 
 
-def _language_model(name: str, **options: Any) -> Any:
+def _revision_of(model: Any) -> str | None:
+    """The revision of the repository that a model is of, as far as it knows."""
+    return getattr(model, "hub_revision", None) or getattr(model.config, "_commit_hash", None)
+
+
+def _language_model(name: Any, *args: Any, **options: Any) -> Any:
     """A masked language model, or a causal one where there is no masked one of its kind."""
     try:
-        return AutoModelForMaskedLM.from_pretrained(name, **options)
+        return AutoModelForMaskedLM.from_pretrained(name, *args, **options)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
-        return AutoModelForCausalLM.from_pretrained(name, **options)
+        return AutoModelForCausalLM.from_pretrained(name, *args, **options)
 
 
 def _is_default(model: Any, task: str) -> bool:

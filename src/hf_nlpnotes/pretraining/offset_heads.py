@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import torch
 
 DEFAULT_OFFSETS = (-1, 1, -2, 2, -3, 3, -4, 4)
+"""The offset of each of eight heads, in positions from the query."""
 
 
 def frequencies(count: int = 16, *, jitter: float = 0.35, seed: int = 0) -> torch.Tensor:

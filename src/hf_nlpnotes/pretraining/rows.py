@@ -26,6 +26,8 @@ from filelock import FileLock
 from .packing import word_starts
 
 Lines = TypeVar("Lines", Dataset, IterableDataset)
+"""A data set of one kind or the other: what comes in goes out."""
+
 Segmenter = Callable[[str], Iterable[str]]
 
 logger = logging.getLogger(__name__)

@@ -32,6 +32,7 @@ Calibration: TypeAlias = Literal["none", "contextual", "domain", "batch", "prior
 """Names of the methods."""
 
 CALIBRATIONS: tuple[str, ...] = get_args(Calibration)
+"""Names of the methods, to list or to loop over."""
 
 CONTENT_FREE_TEXTS: tuple[str, ...] = ("N/A", "。", "")
 """Texts without content for `contextual`, in the manner of Zhao et al. (2021), section 4.

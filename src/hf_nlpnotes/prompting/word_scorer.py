@@ -18,7 +18,7 @@ Scoring: TypeAlias = Literal["parallel", "left-to-right", "max-first"]
 """How the tokens of a word are read: all at once, or one after another."""
 
 SCORINGS: tuple[str, ...] = get_args(Scoring)
-
+"""Names of the scorings."""
 
 PSEUDO_LOG_LIKELIHOOD = "pseudo-log-likelihood"
 """The scoring of a second look at a few words, see `reranking`."""

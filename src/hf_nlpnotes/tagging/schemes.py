@@ -171,6 +171,7 @@ SCHEMES: Mapping[str, Scheme] = {
         ),
     )
 }
+"""Name → scheme, in the order in which `detect_scheme` tries them."""
 
 SCHEME_ALIASES: Mapping[str, str] = {
     "BIO": "IOB2",

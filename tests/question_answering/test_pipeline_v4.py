@@ -8,7 +8,7 @@ from hf_nlpnotes.question_answering import decode_windows, select_starts_ends
 
 def over_the_whole_matrix(start, end, p_mask, top_k, length):
     """All products of a window, best first; those that v4 would drop left out."""
-    masked = [np.where(p_mask == 1, np.float32(-10000), logits) for logits in (start, end)]
+    masked = [np.where(p_mask == 1, -10000.0, logits) for logits in (start, end)]
     first, last = (np.exp(logits - logits.max()) for logits in masked)
     first, last = first / first.sum(), last / last.sum()
     null = first[0] * last[0]
@@ -32,8 +32,30 @@ def test_products_of_probabilities(top_k, dtype):
         spans, null = over_the_whole_matrix(start[row], end[row], p_mask[row], top_k, 9)
         assert found.starts[row].tolist() == [first for _, first, _ in spans]
         assert found.ends[row].tolist() == [last for _, _, last in spans]
-        np.testing.assert_allclose(found.scores[row], [score for score, _, _ in spans], rtol=1e-6)
-        np.testing.assert_allclose(found.null_scores[row], null, rtol=1e-6)
+        assert found.scores[row].tolist() == [score for score, _, _ in spans]
+        assert found.null_scores[row] == null
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_where_rounding_decides(dtype):
+    """Whole logits, whose sums are often equal: only the last bits of probabilities tell spans apart, or none."""
+    rng = np.random.default_rng(0)
+    start, end = np.round(rng.standard_normal((2, 300, 20))).astype(dtype)
+    p_mask = np.zeros((300, 20), dtype=int)
+    found = decode_windows(start, end, p_mask, max_answer_len=5)
+    for row in range(300):
+        [(score, first, last)], _ = over_the_whole_matrix(start[row], end[row], p_mask[row], 1, 5)
+        assert (found.starts[row, 0], found.ends[row, 0], found.scores[row, 0]) == (first, last, score)
+
+
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_a_window_without_context_has_no_answer(top_k):
+    logits = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
+    p_mask = np.array([[1] * 8, [0] * 8])
+    found = decode_windows(logits, logits, p_mask, top_k=top_k)
+    assert found.counts.tolist() == [0, top_k]
+    assert (found.starts[0] == -1).all()
+    assert (found.scores[0] == 0).all()
 
 
 def test_equal_scores_fall_as_numpy_sorts_them():
@@ -69,5 +91,7 @@ def test_bad_input_is_named():
         decode_windows(zeros, zeros, zeros, top_k=0)
     with pytest.raises(ValueError, match="shape of the logits"):
         decode_windows(zeros, zeros, zeros[:, :3])
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        decode_windows(np.full((2, 4), np.nan, dtype=np.float32), zeros, zeros)
     with pytest.raises(ValueError, match="One window is expected, got 2"):
         select_starts_ends(zeros, zeros, zeros, None)

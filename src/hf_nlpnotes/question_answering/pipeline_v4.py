@@ -2,8 +2,11 @@
 
 Start and end logits become probabilities within a window, the classification token's are then set to 0, and a span
 scores their product (after Chen et al., ACL 2017). v4 fills a (width, width) matrix for each window and sorts all of
-it; here the best end of every start is a running maximum, and only the best starts' spans are ever multiplied out. A
-window in which equal or zero scores decide is decoded as v4 does it, so that ties fall as they fell there.
+it; here the best end of every start is a running maximum, and only the best starts' spans are ever multiplied out.
+
+Numerators of the softmax rank spans as probabilities do, up to rounding, so that only winners are divided, in v4's
+order of operations: scores are v4's to the last bit. Where rounding could decide, a window's probabilities are ranked
+themselves, and where equal or zero scores decide, it is decoded as v4 does it, so that ties fall as they fell there.
 """
 
 from __future__ import annotations
@@ -12,12 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .span_search import check_logits, running_maximum
+from .span_search import check_below_infinity, check_shapes, maximum_of_next
 
-_ROWS = 128
+# Windows that are decoded together: what is computed of them stays in a core's cache.
+_ROWS = 256
 _MASKED = -10000.0
-# Logits below this in size: a masked one's distance from any other is then far beyond what exp() can tell from 0.
-_USUAL = 1000.0
 
 
 @dataclass(frozen=True)
@@ -58,51 +60,49 @@ def decode_windows(
         max_answer_len: Tokens of the longest span.
 
     Raises:
-        ValueError: Shapes differ, a number is not positive, or logits are not numbers.
+        ValueError: Shapes differ, a number is not positive, or logits that p_mask lets pass are not numbers.
     """
-    start, end = check_logits(start_logits, end_logits)
+    start, end = check_shapes(start_logits, end_logits)
     if top_k < 1 or max_answer_len < 1:
         raise ValueError(f"top_k and max_answer_len must be at least 1, got {top_k} and {max_answer_len}.")
-    allowed = np.asarray(p_mask) == 0
-    if attention_mask is not None:
-        allowed &= np.asarray(attention_mask) != 0
-    if allowed.shape != start.shape:
-        raise ValueError(f"Masks must have the shape of the logits, {start.shape}, got {allowed.shape}.")
-    windows = len(start)
+    p_mask = np.asarray(p_mask)
+    attention_mask = None if attention_mask is None else np.asarray(attention_mask)
+    for mask in (p_mask, attention_mask):
+        if mask is not None and mask.shape != start.shape:
+            raise ValueError(f"Masks must have the shape of the logits, {start.shape}, got {mask.shape}.")
+    windows, width = start.shape
     shape = (windows, top_k)
+    dtype = np.result_type(start, end)
     result = WindowSpans(
         np.full(shape, -1, dtype=np.int64),
         np.full(shape, -1, dtype=np.int64),
-        np.zeros(shape, dtype=np.result_type(start, end)),
+        np.zeros(shape, dtype=dtype),
         np.zeros(windows, dtype=np.int64),
-        np.zeros(windows, dtype=np.result_type(start, end)),
+        np.zeros(windows, dtype=dtype),
     )
-    width = start.shape[1]
-    room = min(windows, _ROWS)
-    probabilities = np.empty((2, room, width), dtype=result.scores.dtype)
-    work = np.empty((3, room, width + min(max_answer_len, width) - 1), dtype=result.scores.dtype)
-    for low in range(0, windows if width else 0, _ROWS):
+    if not width:
+        return result
+    length = min(max_answer_len, width)
+    # Rows end in columns of 0: the maximum over the next ends may then run over all rows as if they were one.
+    span = width + length - 1
+    memory = np.empty((4, min(windows, _ROWS) * span), dtype=dtype)
+    for low in range(0, windows, _ROWS):
         rows = slice(low, min(low + _ROWS, windows))
-        first, last = probabilities[:, : rows.stop - low]
-        for logits, out in ((start, first), (end, last)):
-            _probabilities(logits[rows], allowed[rows], out)
-        result.null_scores[rows] = first[:, 0] * last[:, 0]
-        first[:, 0] = last[:, 0] = 0
-        if top_k == 1:
-            starts, ends, scores, sure = _best_span(first, last, max_answer_len, work)
-        else:
-            starts, ends, scores, sure = _best_spans(first, last, top_k, max_answer_len, work)
-        result.starts[rows], result.ends[rows], result.scores[rows] = starts, ends, scores
+        size = (2, rows.stop - low, span)
+        terms, work = (part.reshape(-1)[: size[1] * 2 * span].reshape(size) for part in (memory[:2], memory[2:]))
+        blocked = p_mask[rows] != 0
+        if attention_mask is not None:
+            blocked |= attention_mask[rows] == 0
+        sums = _softmax_terms(start[rows], end[rows], blocked, terms)
+        result.null_scores[rows] = (terms[0, :, 0] / sums[0]) * (terms[1, :, 0] / sums[1])
+        terms[:, :, 0] = 0
+        *found, sure = _best_spans(terms, sums, top_k, length, work, margin=16 * float(np.finfo(dtype).eps))
+        sure &= _allowed(blocked, *found[:2])
+        result.starts[rows], result.ends[rows], result.scores[rows] = found
         result.counts[rows] = top_k
-        for row in np.flatnonzero(~sure).tolist():
-            found = _as_v4(first[row], last[row], allowed[low + row], top_k, max_answer_len)
-            count = len(found[0])
-            result.counts[low + row] = count
-            for values, own, nothing in zip(
-                (result.starts, result.ends, result.scores), found, (-1, -1, 0), strict=True
-            ):
-                values[low + row] = nothing
-                values[low + row, :count] = own
+        unsure = np.flatnonzero(~sure)
+        if len(unsure):
+            _settle(result, low, unsure, terms[:, unsure] / sums[:, unsure, None], blocked[unsure], length)
     return result
 
 
@@ -138,69 +138,124 @@ def select_starts_ends(
     return found.starts[0, :count], found.ends[0, :count], found.scores[0, :count], min_null_score
 
 
-def _probabilities(logits: np.ndarray, allowed: np.ndarray, out: np.ndarray) -> None:
-    """Softmax of each row, in the logits' own precision; what is not allowed counts as a logit of -10000."""
-    usual = float(logits.min()) > -_USUAL and float(logits.max()) < _USUAL
-    if usual and bool(allowed.any(axis=1).all()):
-        # A masked logit may keep its own value on top: its probability is exactly 0 either way.
-        np.multiply(~allowed, out.dtype.type(_MASKED), out=out)
-        out += logits
-    else:
-        out[:] = np.where(allowed, logits, logits.dtype.type(_MASKED))
-    out -= out.max(axis=-1, keepdims=True)
+def _softmax_terms(start: np.ndarray, end: np.ndarray, blocked: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Numerators of the softmax of each row into `out`, (2, rows, span), 0 behind the width.
+
+    What is `blocked`, (rows, width), counts as a logit of -10000, as in v4.
+
+    Returns:
+        Denominators, (2, rows).
+    """
+    width = start.shape[1]
+    for logits, side in zip((start, end), out, strict=True):
+        side[:, :width] = logits
+        np.copyto(side[:, :width], out.dtype.type(_MASKED), where=blocked)
+        side[:, width:] = -np.inf
+    rows = out.reshape(-1, out.shape[2])
+    top = rows[np.arange(len(rows)), rows.argmax(axis=1)]
+    check_below_infinity(top)
+    rows -= top[:, None]
     np.exp(out, out=out)
-    out /= out.sum(axis=-1, keepdims=True)
+    return np.asarray(out[:, :, :width].sum(axis=2))
 
 
-_Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+def _best_spans(
+    terms: np.ndarray, sums: np.ndarray, top_k: int, length: int, work: np.ndarray, *, margin: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The best spans of each row.
 
+    Args:
+        terms: Numerators of starts' and ends' probabilities, (2, rows, width + length - 1), 0 behind the width.
+        sums: Denominators, (2, rows).
+        top_k: Number of spans.
+        length: Tokens of the longest span.
+        work: Room, of the shape of `terms`.
+        margin: Share of a score by which rounding can move products of numerators against those of probabilities.
 
-def _best_span(first: np.ndarray, last: np.ndarray, max_answer_len: int, work: np.ndarray) -> _Found:
-    """The best span of each row, the leftmost among equals; sure where its score is not 0."""
-    width = first.shape[1]
-    length = min(max_answer_len, width)
-    row = np.arange(len(first))
-    products = work[2, : len(first), :width]
-    np.multiply(running_maximum(last, length, work), first, out=products)
-    start = products.argmax(axis=1)
-    best = products[row, start]
-    reached = start[:, None] + np.arange(length)
-    scores = first[row, start][:, None] * last[row[:, None], np.minimum(reached, width - 1)]
-    end = start + (scores == best[:, None]).argmax(axis=1)
-    return start[:, None], end[:, None], best[:, None], best > 0
+    Returns:
+        Starts, ends and scores, (rows, top_k) each, and where they are sure, (rows,): spans differ by more than the
+        margin, or with margin 0 the leftmost of equals is wanted, and none is near 0, where shares mean nothing.
+    """
+    first, last = terms
+    rows, span = first.shape
+    width, row = span - length + 1, np.arange(rows)
+    lowest = float(np.finfo(terms.dtype).tiny) * 4 * width**2 if margin else 0.0
+    products = maximum_of_next(last, length, work)
+    products *= first
+    steps = np.arange(length)
+    if top_k == 1:
+        start = products.argmax(axis=1)
+        best = products[row, start]
+        products[row, start] = 0
+        next_best = products[row, products.argmax(axis=1)]
+        scores = last[row[:, None], start[:, None] + steps]
+        scores /= sums[1][:, None]
+        scores *= (first[row, start] / sums[0])[:, None]
+        step = scores.argmax(axis=1)
+        sure = (next_best <= best * (1 - margin)) & (best > lowest)
+        return start[:, None], (start + step)[:, None], scores[row, step][:, None], sure
 
-
-def _best_spans(first: np.ndarray, last: np.ndarray, top_k: int, max_answer_len: int, work: np.ndarray) -> _Found:
-    """The best spans of each row; sure where they differ in score and from the next, and none is 0."""
-    rows, width = first.shape
-    length = min(max_answer_len, width)
     shape = (rows, top_k)
     none = np.zeros(shape, dtype=np.int64)
     if top_k >= width:
-        return none, none, np.zeros(shape, dtype=first.dtype), np.zeros(rows, dtype=bool)
-    row = np.arange(rows)[:, None]
-    products = work[2, : len(first), :width]
-    np.multiply(running_maximum(last, length, work), first, out=products)
+        return none, none, np.zeros(shape, dtype=terms.dtype), np.zeros(rows, dtype=bool)
     # The k best spans begin at the k starts whose best spans are best.
     ordered = np.sort(products, axis=1)
-    next_best = ordered[:, width - top_k - 1]
-    kept = products >= ordered[:, width - top_k, None]
-    sure = np.count_nonzero(kept, axis=1) == top_k
-    kept[~sure] = np.arange(width) < top_k
-    start = (np.flatnonzero(kept) % width).reshape(shape)
-    reached = start[:, :, None] + np.arange(length)
-    closing = np.pad(last, ((0, 0), (0, length - 1)))[row[:, :, None], reached]
-    closing *= first[row, start][:, :, None]
-    scores = closing.reshape(rows, -1)
+    sure = ordered[:, -top_k - 1] < ordered[:, -top_k]
+    place = _reaching(products, ordered[:, -top_k], sure, top_k)
+    start = place % span
+    scores = last.reshape(-1)[place[:, :, None] + steps]
+    scores *= first.reshape(-1)[place][:, :, None]
+    scores = scores.reshape(rows, -1)
     ranked = np.sort(scores, axis=1)[:, ::-1][:, : top_k + 1]
-    kept = scores >= ranked[:, top_k - 1, None]
-    sure &= (ranked[:, top_k - 1] > np.maximum(next_best, 0)) & (np.diff(ranked, axis=1) < 0).all(axis=1)
-    kept[~sure] = np.arange(scores.shape[1]) < top_k
-    place = (np.flatnonzero(kept) % scores.shape[1]).reshape(shape)
-    order = np.argsort(-scores[row, place], axis=1)
-    place = place[row, order]
-    begin = start[row, place // length]
-    return begin, begin + place % length, scores[row, place], sure
+    worst = ranked[:, top_k - 1]
+    sure &= (worst > lowest) & (ordered[:, -top_k - 1] < worst * (1 - margin))
+    sure &= (ranked[:, 1:] < ranked[:, :-1] * (1 - margin)).all(axis=1)
+    place = _reaching(scores, worst, sure, top_k) % scores.shape[1]
+    start = start[row[:, None], place // length]
+    end = start + place % length
+    scores = last[row[:, None], end] / sums[1][:, None] * (first[row[:, None], start] / sums[0][:, None])
+    order = row[:, None], np.argsort(-scores, axis=1)
+    return start[order], end[order], scores[order], sure
+
+
+def _reaching(values: np.ndarray, cuts: np.ndarray, sure: np.ndarray, k: int) -> np.ndarray:
+    """Flat places of the elements of each row that reach its cut, k in `sure` rows; any k of the others, (rows, k)."""
+    kept = values >= cuts[:, None]
+    if not sure.all():
+        kept[~sure] = np.arange(values.shape[1]) < k
+    return np.flatnonzero(kept).reshape(-1, k)
+
+
+def _allowed(blocked: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Where no span of a row begins or ends at a blocked token, as it may where all are blocked, (rows,) bool."""
+    row = np.arange(len(blocked))[:, None]
+    return np.asarray(~(blocked[row, starts] | blocked[row, ends]).any(axis=1))
+
+
+def _settle(
+    result: WindowSpans,
+    low: int,
+    rows: np.ndarray,
+    probabilities: np.ndarray,
+    blocked: np.ndarray,
+    length: int,
+) -> None:
+    """Decodes some of the windows from `low` on again, by their probabilities, (2, rows, span)."""
+    ones, work = np.ones(probabilities.shape[:2], dtype=probabilities.dtype), np.empty_like(probabilities)
+    top_k = result.starts.shape[1]
+    *found, sure = _best_spans(probabilities, ones, top_k, length, work, margin=0.0)
+    sure &= _allowed(blocked, *found[:2])
+    columns = (result.starts, result.ends, result.scores)
+    for values, own in zip(columns, found, strict=True):
+        values[low + rows] = own
+    for number in np.flatnonzero(~sure).tolist():
+        row = low + rows[number]
+        spans = _as_v4(*probabilities[:, number, : blocked.shape[1]], ~blocked[number], top_k, length)
+        result.counts[row] = count = len(spans[0])
+        for values, own, nothing in zip(columns, spans, (-1, -1, 0), strict=True):
+            values[row] = nothing
+            values[row, :count] = own
 
 
 def _as_v4(
@@ -219,8 +274,8 @@ def _as_v4(
         order = np.argpartition(-flat, top_k)[:top_k]
         order = order[np.argsort(-flat[order])]
     starts, ends = np.divmod(order, width)
-    # The first token always passes in v4, which looks for it among the numbers of rows as well.
+    # Where any token passes, the first one does in v4, which looks for it among the numbers of rows as well.
     passing = allowed.copy()
-    passing[0] = True
+    passing[0] = allowed.any()
     kept = passing[starts] & passing[ends]
     return starts[kept], ends[kept], flat[order][kept]

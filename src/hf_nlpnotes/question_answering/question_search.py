@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from .span_search import running_maximum
+from .span_search import maximum_of_next
 
 # Rows that are searched together: their logits and some copies stay in a core's cache.
 _ROWS = 128
@@ -83,7 +83,7 @@ def search_questions(
             first, last = prepare(block, first, last)
         padded = work[2, : len(block)]
         padded[:, :width] = last
-        reached = running_maximum(padded[:, :width], length, work)
+        reached = maximum_of_next(padded, length, work[:2, : len(block)])[:, :width]
         sums = np.add(reached, first, dtype=dtype)
         begin = np.cumsum(own) - own
         if skip_first_token:

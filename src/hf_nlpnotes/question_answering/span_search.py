@@ -95,28 +95,32 @@ def top_spans(
     return found
 
 
-def running_maximum(values: np.ndarray, length: int, work: np.ndarray | None = None) -> np.ndarray:
-    """The maximum of each element and the `length` - 1 that follow it in its row, (rows, width).
-
-    `work` is room for it, (2, rows or more, width + length - 1), of the same type: the result is then a part of it.
-    Fresh memory for every few rows would cost more than the search.
-    """
+def running_maximum(values: np.ndarray, length: int) -> np.ndarray:
+    """The maximum of each element and the `length` - 1 that follow it in its row, (rows, width)."""
     rows, width = values.shape
-    if work is None:
-        work = np.empty((2, rows, width + length - 1), dtype=values.dtype)
-    # With -inf between the rows, they are one row: each pass is one sweep over memory.
-    padded = work[0, :rows]
+    padded = np.full((rows, width + length - 1), -np.inf, dtype=values.dtype)
     padded[:, :width] = values
-    padded[:, width:] = -np.inf
-    current, other = padded.reshape(-1), work[1, :rows].reshape(-1)
+    return maximum_of_next(padded, length, np.empty((2, *padded.shape), dtype=values.dtype))[:, :width]
+
+
+def maximum_of_next(padded: np.ndarray, length: int, work: np.ndarray) -> np.ndarray:
+    """The same where rows end in `length` - 1 elements that are none; what becomes of these is of no meaning.
+
+    With these between the rows, they are one row: each pass is one sweep over memory. The result is a part of `work`,
+    (2, rows, columns): fresh memory for every few rows would cost more than the search.
+    """
+    current, other, spare = padded.reshape(-1), work[0].reshape(-1), work[1].reshape(-1)
+    if length == 1:
+        np.copyto(other, current)
+        return work[0]
     covered = 1
     while covered < length:
         step = min(covered, length - covered)
         np.maximum(current[:-step], current[step:], out=other[:-step])
         other[-step:] = current[-step:]
-        current, other = other, current
+        current, other, spare = other, spare, other
         covered += step
-    return current.reshape(padded.shape)[:, :width]
+    return current.reshape(padded.shape)
 
 
 def check_logits(start_logits: np.ndarray, end_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -125,15 +129,30 @@ def check_logits(start_logits: np.ndarray, end_logits: np.ndarray) -> tuple[np.n
     Raises:
         ValueError: They are not two equal (rows, width) arrays of numbers.
     """
+    start, end = check_shapes(start_logits, end_logits)
+    for logits in (start, end):
+        check_below_infinity(logits.max(keepdims=True) if logits.size else logits)
+    return start, end
+
+
+def check_shapes(start_logits: np.ndarray, end_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays, the numbers not looked at. Errors as of `check_logits`."""
     start, end = np.asarray(start_logits), np.asarray(end_logits)
     if start.ndim != 2 or start.shape != end.shape:
         raise ValueError(f"Start and end logits must both be (rows, width), got {start.shape} and {end.shape}.")
     if start.dtype.kind != "f" or end.dtype.kind != "f":
         raise ValueError(f"Logits must be floating-point numbers, got {start.dtype} and {end.dtype}.")
-    # Not a number is the maximum wherever it stands; minus infinity is how a model rules a token out.
-    if start.size and not (start.max() < np.inf and end.max() < np.inf):
-        raise ValueError("Logits must be numbers below infinity: some are NaN or infinite.")
     return start, end
+
+
+def check_below_infinity(maxima: np.ndarray) -> None:
+    """Checks logits by their maxima: NaN is one wherever it stands, and -inf is how a model rules a token out.
+
+    Raises:
+        ValueError: A logit is NaN or infinite.
+    """
+    if not (maxima < np.inf).all():
+        raise ValueError("Logits must be numbers below infinity: some are NaN or infinite.")
 
 
 def _masked(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

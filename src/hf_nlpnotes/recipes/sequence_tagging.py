@@ -131,6 +131,13 @@ def tagging_features(
 ) -> Dataset:
     """Windows of sentences with labels, a predicate marked as a segment.
 
+    Args:
+        sentences: the sentences, from `hf_nlpnotes.corpora`.
+        tokenizer: the model's, a fast one.
+        config: the model's configuration: `label2id`, `tagging_scheme` and, where texts have classes, `text_classes`.
+        max_length: tokens a window, special ones included.
+        overlap: tokens that a window shares with the next.
+
     Returns:
         The columns of `prepare_tagging_features`, and `text_classes` where the configuration has them.
 

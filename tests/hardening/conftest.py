@@ -15,7 +15,7 @@ import torch
 # Read when Hypothesis first wants to write: nothing of it lands in the repository.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir(), "hypothesis-hf-nlpnotes")))
 
-from hypothesis import HealthCheck, settings  # noqa: E402 (behind the line above, which it reads)
+from hypothesis import HealthCheck, settings
 
 sys.path.append(str(Path(__file__).parent))  # where tests find hardening_inputs
 

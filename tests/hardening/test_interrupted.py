@@ -46,7 +46,7 @@ def maps(number: float) -> AttentionMaps:
 
 
 def schedule(name: str) -> UnfreezingSchedule:
-    return UnfreezingSchedule(tuple([Phase(name * 50, ("head",))]))
+    return UnfreezingSchedule((Phase(name * 50, ("head",)),))
 
 
 def glyphs(folder: Path, number: int) -> None:

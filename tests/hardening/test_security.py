@@ -107,7 +107,8 @@ def test_a_hostile_text_stays_text_in_the_page(page):
     assert "unsafe" not in policy
     found = re.findall(r"<script[^>]*>(.*?)</script>", page.html, re.DOTALL)
     data = [json.loads(text) for text in found if text.lstrip().startswith("{")]
-    assert [value for value in data if "sequences" in value][0]["sequences"][0]["tokens"] == list(HOSTILE)
+    (numbers,) = [value for value in data if "sequences" in value]
+    assert numbers["sequences"][0]["tokens"] == list(HOSTILE)
     assert all("alert" not in text for text in found if not text.lstrip().startswith("{"))
 
 

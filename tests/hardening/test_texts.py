@@ -4,7 +4,6 @@ import pytest
 import torch
 from hardening_inputs import refused, strange_text
 from hypothesis import given
-from hypothesis import strategies as st
 from transformers import (
     AutoModel,
     AutoModelForQuestionAnswering,

@@ -71,8 +71,8 @@ def column_values(item: Any, columns: Sequence[str], template: str) -> dict[str,
         check_characters(f"The column {column!r}", text)
     if not any(text.strip() for text in values.values()):
         raise ValueError(
-            f"The text {brief(item)} is empty, and there is nothing to classify: leave such texts out, or give them their"
-            " label yourself."
+            f"The text {brief(item)} is empty, and there is nothing to classify: leave such texts out, or give them"
+            " their label yourself."
         )
     return values
 

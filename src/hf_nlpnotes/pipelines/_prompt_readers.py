@@ -145,7 +145,7 @@ class MaskReader(Reader):
         self.encoder = encoder
         self.soft = soft if encoder.soft_tokens else None
         # A word is looked up for every text where each text has its own labels.
-        self.word = lru_cache(maxsize=1 << 16)(encoder.word_features)
+        self.word = lru_cache(maxsize=1 << 12)(encoder.word_features)
         self.lengths = lru_cache(maxsize=1 << 10)(self._lengths)
 
     def check(self, words: Verbalizer) -> None:

@@ -70,6 +70,8 @@ class LabelScorer:
         size = len(everything) if compares else self._ahead
         for chunk in chunks(first, max(size, 1)):
             texts = [sample for sample, _ in chunk]
+            if len(biases) > _KEPT_BIASES:  # an endless stream may have ever new labels
+                biases = {}
             chosen = [best(scores[None], options["rerank"])[0] for _, scores in chunk]
             second = again._scores(texts, None if compares else chosen)
             if compares:
@@ -110,6 +112,8 @@ class LabelScorer:
             if compares or weight:
                 collected += zip(chunk, scores, strict=True)
                 continue
+            if len(biases) > _KEPT_BIASES:  # an endless stream may have ever new labels
+                biases = {}
             new = [one for one in dict.fromkeys(sample.labels for sample in chunk) if one not in biases]
             if new:
                 biases.update(self._biases(new))

@@ -58,17 +58,6 @@ def squad(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.fixture(autouse=True)
-def quiet_libraries() -> Any:
-    """The command turns the libraries' reports off, which is right for a process and not for the other tests."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    yield
-    logging.set_verbosity(verbosity)
-    logging.enable_progress_bar()
-
-
 Captured = pytest.CaptureFixture[str]
 
 

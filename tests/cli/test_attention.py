@@ -14,17 +14,6 @@ from hf_nlpnotes.cli import attention
 Captured = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def quiet_libraries() -> Any:
-    """The command turns the libraries' reports off, which is right for a process and not for the other tests."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    yield
-    logging.set_verbosity(verbosity)
-    logging.enable_progress_bar()
-
-
 def data_of(path: Path) -> dict[str, Any]:
     (text,) = re.findall(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)
     result: dict[str, Any] = json.loads(text)

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,17 +31,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "texts.txt"
     path.write_text("\n".join(LINES) + "\n", encoding="utf-8")
     return path
-
-
-@pytest.fixture(autouse=True)
-def quiet_libraries() -> Any:
-    """The commands turn the libraries' reports off, which is right for a process and not for the other tests."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    yield
-    logging.set_verbosity(verbosity)
-    logging.enable_progress_bar()
 
 
 def objects(text: str) -> list[dict[str, Any]]:
@@ -160,8 +151,76 @@ def test_errors_are_told_on_stderr(
 
 def test_an_absent_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["classify", "--labels", "体育", str(tmp_path / "absent.txt")]) == 1
-    assert "absent.txt" in capsys.readouterr().err
+    assert "there is no file" in capsys.readouterr().err
     assert cli.main(["classify", "--labels", "体育", str(tmp_path)]) == 1
+    assert "is a folder: name a file in it" in capsys.readouterr().err
+
+
+def test_results_go_to_a_file_whole_or_not_at_all(
+    tiny: None, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["classify", "--labels", "体育,财经", "-q", "--output", str(tmp_path / "answers.txt"), str(file)]
+    assert cli.main(command) == 0
+    assert capsys.readouterr() == ("", "")
+    written = (tmp_path / "answers.txt").read_text(encoding="utf-8")
+    assert len(written.splitlines()) == 3
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert cli.main([*command, "--json"]) == 1
+    assert (tmp_path / "answers.txt").read_text(encoding="utf-8") == written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.txt", "texts.txt"]
+    assert cli.main([*command[:-1], str(file), "--output", str(tmp_path)]) == 1
+    assert "is a folder: add the name of a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["classify", "--labels", "体育"], ["tag"], ["answer", "--question", "谁"]])
+def test_a_folder_without_a_model(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert cli.main([*command, "--model", str(tmp_path / "empty"), str(file)]) == 1
+    assert "is a folder without a model: expected one with config.json" in capsys.readouterr().err
+    (tmp_path / "empty" / "checkpoint-5").mkdir()
+    (tmp_path / "empty" / "checkpoint-5" / "config.json").write_text("{}")
+    assert cli.main([*command, "--model", str(tmp_path / "empty"), str(file)]) == 1
+    assert "its folder 'checkpoint-5' has one" in capsys.readouterr().err
+    assert cli.main([*command, "--model", str(file), str(file)]) == 1
+    assert "is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("architecture", "what"), [("BertForTokenClassification", "sequence tagging"), ("BertModel", "without a head")]
+)
+def test_classify_refuses_models_for_something_else(
+    tiny_chinesebert_folder: Path,
+    file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    architecture: str,
+    what: str,
+) -> None:
+    folder = shutil.copytree(tiny_chinesebert_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}), encoding="utf-8")
+    assert cli.main(["classify", "--labels", "体育", "--model", str(folder), str(file)]) == 1
+    err = capsys.readouterr().err
+    assert what in err
+    assert "hf-nlpnotes train classify" in err
+
+
+def test_foreign_code_is_refused_without_a_question(
+    tiny_chinesebert_folder: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(tiny_chinesebert_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "other", "auto_map": {"AutoConfig": "code.Config"}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "code.py").write_text("raise SystemExit('run')", encoding="utf-8")
+    assert cli.main(["classify", "--labels", "体育", "--model", str(folder), str(file)]) == 1
+    assert "trust_remote_code" in capsys.readouterr().err
 
 
 def test_a_wrong_encoding_names_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,18 +264,20 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (
-        ["--help"],
-        ["classify", "--help"],
-        ["demo", "--help"],
-        ["answer", "--help"],
-        ["eval", "--help"],
-        ["convert-chinesebert", "--help"],
-    ):
+    commands = ["demo", "classify", "tag", "answer", "attention", "app", "train", "eval", "convert-chinesebert"]
+    tasks = [["train", task] for task in ("classify", "tag", "answer")]
+    for arguments in ([], *([command] for command in commands), *tasks):
         with pytest.raises(SystemExit) as caught:
-            cli.main(arguments)
+            cli.main([*arguments, "--help"])
         assert caught.value.code == 0
-        assert "hf-nlpnotes" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        examples = shown.partition("examples:\n")[2]
+        assert examples.count("hf-nlpnotes ") >= 2, arguments
+        parser = cli._parser()
+        for line in examples.splitlines():
+            for part in line.split(" | ")[-1].split(" && ")[:1]:
+                if part.strip().startswith("hf-nlpnotes ") and not part.endswith("--help"):
+                    parser.parse_known_args(shlex.split(part)[1:])  # exits with 2 where an example is wrong
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out == f"hf-nlpnotes {hf_nlpnotes.__version__}\n"
@@ -409,20 +470,50 @@ def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     assert cli.main(["classify", "--labels", "体育,财经", str(file)]) == 130
 
 
+def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command as its script does, and print the heavy modules that it has imported on standard error."""
+    program = (
+        "import sys\n"
+        "from hf_nlpnotes_command import main\n"
+        "try:\n"
+        "    status = main()\n"
+        "finally:\n"
+        "    heavy = {'torch', 'transformers', 'numpy', 'tqdm', 'hf_nlpnotes._registration'} & sys.modules.keys()\n"
+        "    sys.stderr.write(' '.join(sorted(heavy)))\n"
+        "sys.exit(status)\n"
+    )
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"} | environment
+    command = [sys.executable, "-W", "error", "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, env=variables, check=False)
+
+
 def test_as_a_process_under_a_plain_locale(tiny_chinesebert_folder: Path, file: Path) -> None:
-    """A terminal that cannot show Chinese gets escapes; nothing but the bar is on stderr; the exit code is 0."""
-    program = "import sys; from hf_nlpnotes.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, "classify", "--labels", "体育,财经", "--no-progress",
-         "--model", str(tiny_chinesebert_folder), str(file)],
-        capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
-        check=False,
-    )  # fmt: skip
+    """Pipes get UTF-8; nothing is on stderr; the exit code is 0; the package registers itself where it is needed."""
+    words = file.with_suffix(".json")
+    words.write_text('{"体育": "足球", "财经": "股票"}', encoding="utf-8")
+    model = ["--model", str(tiny_chinesebert_folder)]
+    arguments = ["classify", "--verbalizer", str(words), "--quiet", *model, str(file)]
+    done = process(*arguments, LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert done.returncode == 0, done.stderr.decode()
-    assert done.stderr == b""
-    assert len(done.stdout.splitlines()) == 3
-    assert r"\u56fd\u8db3" in done.stdout.decode("ascii")
+    assert done.stderr.decode() == "hf_nlpnotes._registration numpy torch tqdm transformers"
+    assert [line.rpartition("  ")[2] for line in done.stdout.decode("utf-8").splitlines()] == TEXTS
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = process("train", "tag", "--help")
+    assert done.returncode == 0
+    assert done.stderr == b"", "torch and transformers are imported where a command runs"
+    assert b"--data-format" in done.stdout
+
+
+def test_a_terminal_that_cannot_show_chinese_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    cli._write_utf8()
+    stream.write("国足")
+    stream.flush()
+    assert stream.buffer.getvalue() == rb"\u56fd\u8db3"  # type: ignore[attr-defined]
 
 
 def test_widths() -> None:

@@ -139,7 +139,8 @@ def _by_labels(args: argparse.Namespace) -> Classify:
 
     def classify(texts: Iterator[str]) -> tuple[list[str], Iterator[Answer]]:
         read, kept = tee(texts)
-        found = pipe(read, batch_size=args.batch_size, top_k=None, truncation=True, **limit)
+        stream = (text for text in read)  # the pipeline streams generators, and no other iterators
+        found = pipe(stream, batch_size=args.batch_size, top_k=None, truncation=True, **limit)
         rows = (
             {"sequence": text, **{f"{name}s": [each[name] for each in one] for name in ("label", "score")}}
             for text, one in zip(kept, found, strict=True)

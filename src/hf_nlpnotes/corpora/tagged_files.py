@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from hf_nlpnotes.tagging import words_to_tags
 
@@ -262,7 +262,7 @@ def _whole(read: Reader, path: Path | None) -> list[TaggedSentence]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _are_texts(values: Any) -> bool:
+def _are_texts(values: Any) -> TypeGuard[list[str]]:
     return isinstance(values, list) and all(isinstance(value, str) and value for value in values)
 
 

@@ -366,6 +366,10 @@ def save_glyphs(
         glyphs: (vocab, fonts, size, size), bool (stored one bit a pixel) or uint8 (stored as it is).
         tokens: the vocabulary of the rows.
         fonts: origin of the layers: font files, or their descriptions where the files are elsewhere.
+
+    Raises:
+        TypeError: a table of another type.
+        ValueError: the table's rows or layers are not as many as the tokens and fonts.
     """
     glyphs, tokens = _four_dimensions(glyphs), list(tokens)
     if glyphs.dtype not in (np.bool_, np.uint8):

@@ -36,7 +36,7 @@ def test_a_file_is_learnt_and_held_out_texts_are_told_apart(run, tmp_path) -> No
     rows = "".join(f"{text}{'很' * (i % 4)},{label}\n" for i in range(40) for label, text in words.items())
     (tmp_path / "own.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
     printed = run("--data", tmp_path / "own.csv", "--epochs", 6, "--learning_rate", 1e-2, "--batch_size", 8)
-    assert "64 texts to learn from, 8 to test on, 2 labels" in printed
+    assert "72 texts to learn from, 8 to test on, 2 labels" in printed
     assert "accuracy 1.000" in printed
     classify = pipeline("text-classification", model=str(tmp_path / "classifier"))
     assert [answer["label"] for answer in classify(["我喜欢猫很", "国足出战很"])] == ["猫", "球"]

@@ -26,8 +26,8 @@ exclude_patterns = ["_build"]
 
 # The pages are Markdown that reads well where it lies, too: headings get the anchors that they have on GitHub.
 myst_heading_anchors = 3
-myst_enable_extensions = ["dollarmath"]
-myst_links_external_new_tab = False
+myst_enable_extensions = ["linkify"]  # bare addresses are links, as on GitHub
+myst_linkify_fuzzy_links = False  # but names of files are none
 
 autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
 autodoc_typehints = "description"  # beside each parameter: signatures stay readable
@@ -50,6 +50,7 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!hf_nlpnotes\.).*")]
 templates_path: list[str] = []
 smartquotes_action = "D"  # dashes alone: in Chinese fonts curly quotes are as wide as a character
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"hf_nlpnotes {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

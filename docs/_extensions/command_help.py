@@ -19,7 +19,7 @@ def help_of(command: list[str]) -> str:
     """Return the help of a command; that of the program itself for an empty list."""
     printed = io.StringIO()
     columns = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "84"  # as wide as a block of the page
     try:
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
             main([*command, "--help"])
@@ -28,10 +28,11 @@ def help_of(command: list[str]) -> str:
     return printed.getvalue()
 
 
-def commands() -> list[str]:
-    """Return the commands that the help of the program lists."""
-    listed = help_of([]).partition("\ncommands:\n")[2].partition("\n\n")[0]
-    return re.findall(r"^ {2,4}([a-z][\w-]*)(?:\s|$)", listed, re.MULTILINE)
+def commands(command: list[str]) -> list[list[str]]:
+    """Return the commands that the help of a command lists, and below each what it lists itself."""
+    listed = re.search(r"^(?:commands|tasks):\n(.*?)(?:\n\n|\Z)", help_of(command), re.MULTILINE | re.DOTALL)
+    names = re.findall(r"^ {2,4}([a-z][\w-]*)(?:\s|$)", listed[1], re.MULTILINE) if listed else []
+    return [entry for name in names for entry in ([*command, name], *commands([*command, name]))]
 
 
 class CommandHelp(SphinxDirective):
@@ -39,13 +40,14 @@ class CommandHelp(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the blocks and sections."""
-        names = commands()
-        if not names:
+        found = commands([])
+        if not found:
             raise self.error("hf-nlpnotes --help lists no commands")
-        return [_block([]), *(self._section(name) for name in names)]
+        return [_block([]), *map(self._section, found)]
 
-    def _section(self, name: str) -> nodes.section:
-        section = nodes.section("", nodes.title(name, name), _block([name]), ids=[nodes.make_id(name)], names=[name])
+    def _section(self, command: list[str]) -> nodes.section:
+        name = " ".join(command)
+        section = nodes.section("", nodes.title(name, name), _block(command), ids=[nodes.make_id(name)], names=[name])
         self.state.document.note_implicit_target(section, section)
         return section
 

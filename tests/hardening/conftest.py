@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parent))  # where tests find hardening_inputs
 
 INPUTS = int(os.environ.get("HF_NLPNOTES_FUZZ_INPUTS", "0"))
 UNHURRIED = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("suite", max_examples=25, derandomize=True, **UNHURRIED)
+settings.register_profile("suite", max_examples=12, derandomize=True, **UNHURRIED)
 settings.register_profile("fuzz", max_examples=INPUTS or 1, print_blob=True, **UNHURRIED)
 settings.load_profile("fuzz" if INPUTS else "suite")
 

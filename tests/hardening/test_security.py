@@ -59,9 +59,10 @@ def complaints(tree: ast.AST) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
-def test_no_file_of_the_package_runs_what_it_reads(path):
-    assert complaints(ast.parse(path.read_text(encoding="utf-8"))) == []
+def test_no_file_of_the_package_runs_what_it_reads():
+    found = {path: complaints(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES}
+    assert {str(path): calls for path, calls in found.items() if calls} == {}
+    assert len(found) > 200
 
 
 @pytest.mark.parametrize(

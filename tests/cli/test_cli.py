@@ -516,6 +516,22 @@ def test_a_terminal_that_cannot_show_chinese_gets_escapes(monkeypatch: pytest.Mo
     assert stream.buffer.getvalue() == rb"\u56fd\u8db3"  # type: ignore[attr-defined]
 
 
+def test_completion(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab", reason="the extra completion is not installed")
+    for shell in ("bash", "zsh"):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["--print-completion", shell])
+        assert stopped.value.code == 0
+        script = capsys.readouterr().out
+        for known in ("convert-chinesebert", "--data-format", "segmented"):
+            assert known in script
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--print-completion", "bash"])
+    assert stopped.value.code == 2
+    assert "hf-nlpnotes[completion]" in capsys.readouterr().err
+
+
 def test_widths() -> None:
     assert text_width("abc") == 3
     assert text_width("体育，a") == 7

@@ -90,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version)
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=["bash", "zsh", "tcsh"],
+        help="print what a shell needs to complete commands and options, and exit",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         import_module(f".{name}", __name__).add_parser(commands)
@@ -104,4 +110,16 @@ class _Version(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         sys.stdout.write(f"hf-nlpnotes {metadata.version('hf-nlpnotes')}\n")
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    """`--print-completion SHELL`, by shtab, which reads the parser."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _namespace: Any, shell: Any, *_: Any) -> None:
+        try:
+            import shtab
+        except ImportError:
+            parser.error("--print-completion needs shtab: pip install 'hf-nlpnotes[completion]'")
+        sys.stdout.write(f"{shtab.complete(parser, shell)}\n")
         parser.exit()

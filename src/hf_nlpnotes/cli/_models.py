@@ -77,13 +77,18 @@ def load_trained(auto_class: str, args: argparse.Namespace, *, to: str, teacher:
     Raises:
         ValueError: the checkpoint has no weights for the head, which would give random results.
     """
+    # Heads for different things may have weights of the same names: ask for the class too.
+    head, expected = head_of(args), auto_class.removeprefix("AutoModelFor")
+    if head is not None and head != expected:
+        raise _untrained(args, to, f"it is {f'a model for {head}' if head else 'an encoder without a head'}", teacher)
     model, tokenizer, missing = _loaded(auto_class, args)
     if missing:
-        raise ValueError(
-            f"the model {args.model!r} was not trained to {to}: its checkpoint has no {', '.join(sorted(missing))}."
-            f" `hf-nlpnotes {teacher}` trains one"
-        )
+        raise _untrained(args, to, f"its checkpoint has no {', '.join(sorted(missing))}", teacher)
     return model, tokenizer
+
+
+def _untrained(args: argparse.Namespace, to: str, why: str, teacher: str) -> ValueError:
+    return ValueError(f"the model {args.model!r} was not trained to {to}: {why}. `hf-nlpnotes {teacher}` trains one")
 
 
 def head_of(args: argparse.Namespace) -> str | None:

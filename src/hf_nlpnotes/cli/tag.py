@@ -117,7 +117,9 @@ def _format(args: argparse.Namespace) -> str | None:
 def _texts(args: argparse.Namespace) -> Iterator[tuple[int, dict[str, Any]]]:
     """Lines with their numbers, as inputs of the pipeline."""
     for number, line in text_lines(args.file, args.encoding):
-        item = _object(line, f"{name_of(args.file)}, line {number}") if line.startswith("{") else {"text": line}
+        item: dict[str, Any] = {"text": line}
+        if line.startswith("{"):
+            item = _object(line, f"{name_of(args.file)}, line {number}")
         if args.predicate:
             item["predicates"] = _places(item["text"], args.predicate)
         yield number, item

@@ -103,9 +103,9 @@ def add_parser(commands: Any) -> None:
         "--metric", choices=_METRICS, help="default: squad_v2 with unanswerable questions, or cmrc2018"
     )
     answer.add_argument(
-        "--max-length", type=positive, default=384, metavar="N", help="tokens of a window (default: 384)"
+        "--max-length", type=positive, metavar="N", help="tokens of a window (default: 384, or all the model takes)"
     )
-    answer.add_argument("--doc-stride", type=natural, default=128, metavar="N", help="overlap (default: 128)")
+    answer.add_argument("--doc-stride", type=natural, metavar="N", help="overlap of windows (default: a third of one)")
     answer.add_argument(
         "--max-answer-length",
         type=positive,

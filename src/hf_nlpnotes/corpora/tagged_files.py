@@ -221,8 +221,8 @@ def read_keywords(path: Path) -> Iterator[TaggedSentence]:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: no JSON ({error}); expected an object a line") from error
-            text = next((row[name] for name in ("text", "abst", "abstract") if name in row), None)
-            keywords = next((row[name] for name in ("keywords", "keyword") if name in row), None)
+            text: Any = next((row[name] for name in ("text", "abst", "abstract") if name in row), None)
+            keywords: Any = next((row[name] for name in ("keywords", "keyword") if name in row), None)
             keywords = keywords.split("_") if isinstance(keywords, str) else keywords
             if not isinstance(text, str) or not _are_texts(keywords):
                 raise ValueError(f"{path}, line {number}: expected 'text' and 'keywords', got {line[:60]}")

@@ -12,14 +12,17 @@ from hf_nlpnotes.question_answering import SpanMetrics, prepare_evaluation_featu
 
 from .fine_tuning import Recipe
 
+_USUAL_LENGTH = 384
+"""Tokens of a window for SQuAD, since BERT."""
+
 
 def question_answering(
     model: str,
     data: DatasetDict,
     *,
     metric: Any = None,
-    max_length: int = 384,
-    doc_stride: int = 128,
+    max_length: int | None = None,
+    doc_stride: int | None = None,
     max_answer_length: int = 50,
     empty_windows: float = 1.0,
     seed: int = 0,
@@ -31,8 +34,9 @@ def question_answering(
         model: folder or hub name of an encoder.
         data: `train` and `validation`, as `hf_nlpnotes.corpora.read_questions` gives them.
         metric: one of `SpanMetrics`; None: `squad_v2` where some questions have no answer, else `cmrc2018`.
-        max_length: tokens of a window: the question and a piece of the text.
-        doc_stride: tokens that neighbouring windows share.
+        max_length: tokens of a window: the question and a piece of the text; None: 384, or what the model takes where
+            that is less.
+        doc_stride: tokens that neighbouring windows share; None: a third of a window.
         max_answer_length: tokens of the longest answer.
         empty_windows: share of the windows without the answer to learn from, drawn by `seed`.
         seed: of that.
@@ -43,6 +47,10 @@ def question_answering(
     """
     tokenizer = AutoTokenizer.from_pretrained(model, **loading)
     answerer = AutoModelForQuestionAnswering.from_pretrained(model, dtype="float32", **loading)
+    if max_length is None:
+        takes = getattr(answerer.config, "max_position_embeddings", None) or _USUAL_LENGTH
+        max_length = min(_USUAL_LENGTH, takes, tokenizer.model_max_length)
+    doc_stride = max_length // 3 if doc_stride is None else doc_stride
     options = {"tokenizer": tokenizer, "max_length": max_length, "doc_stride": doc_stride, "padding": False}
 
     def windows(prepare: Any, rows: Dataset) -> Dataset:

@@ -179,7 +179,4 @@ class ScriptTokens:
             # Which of several equal ones is left to how numpy sorts them.
             kept[tied] = False
             kept[tied[:, None], np.argsort(values[tied], axis=1)[:, -self.k :]] = True
-        places = np.flatnonzero(kept)
-        result = np.full(values.shape, -np.inf, dtype=values.dtype)
-        result.reshape(-1)[places] = values.reshape(-1)[places]
-        return result
+        return np.where(kept, values, values.dtype.type(-np.inf))

@@ -294,13 +294,14 @@ def check_characters(table: FeatureTable, examples: np.ndarray, ends: np.ndarray
     Raises:
         ValueError: An answer ends behind its context.
     """
-    sizes = np.fromiter(map(len, table.contexts), dtype=np.int64, count=len(table.contexts))
-    beyond = np.flatnonzero(ends > sizes[examples])
+    contexts = map(table.contexts.__getitem__, examples.tolist())
+    sizes = np.fromiter(map(len, contexts), dtype=np.int64, count=len(examples))
+    beyond = np.flatnonzero(ends > sizes)
     if len(beyond):
         number = int(examples[beyond[0]])
         raise ValueError(
             f"The features of example {table.example_ids[number]!r} are those of another text: an answer ends at"
-            f" character {int(ends[beyond[0]])}, but the context has {int(sizes[number])}."
+            f" character {int(ends[beyond[0]])}, but the context has {int(sizes[beyond[0]])}."
         )
 
 

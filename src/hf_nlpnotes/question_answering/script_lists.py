@@ -13,6 +13,9 @@ from .feature_table import FeatureTable, check_characters
 from .question_search import QuestionSpans, search_questions
 from .script_best import begins_inside
 
+# Examples whose lists are made together: what they take on the way stays in a core's cache.
+_EXAMPLES = 512
+
 
 def n_best_answers(
     table: FeatureTable, start: np.ndarray, end: np.ndarray, options: ScriptOptions
@@ -28,8 +31,9 @@ def n_best_answers(
     _, left = special_examples(table, options)
     with collector_at_rest():
         for looked_up in (False, True):
-            if len(left):
-                left = _search(table, start, end, options, left, results, looked_up=looked_up)
+            parts = (left[low : low + _EXAMPLES] for low in range(0, len(left), _EXAMPLES))
+            again = [_search(table, start, end, options, part, results, looked_up=looked_up) for part in parts]
+            left = np.concatenate(again) if again else left
         for number, result in enumerate(results):
             if result is None:
                 results[number] = replay(table, number, start, end, options)
@@ -84,14 +88,17 @@ def looked_up_once(table: FeatureTable, found: QuestionSpans, filled: np.ndarray
     """Characters at which the spans begin and end, (spans,) each; a token of several spans is looked up once."""
     width = int(found.ends.max(initial=0)) + 1
     row = found.rows[filled]
-    first, last = row * width + found.starts[filled], row * width + found.ends[filled]
-    wanted = np.zeros((int(row.max(initial=0)) + 1) * width, dtype=bool)
+    lowest = int(row.min(initial=len(table)))
+    first, last = ((row - lowest) * width + tokens[filled] for tokens in (found.starts, found.ends))
+    wanted = np.zeros((int(row.max(initial=lowest)) - lowest + 1) * width, dtype=bool)
     wanted[first] = True
     wanted[last] = True
     unique = np.flatnonzero(wanted)
-    places = np.empty((2, len(wanted)), dtype=np.int64)
-    places[:, unique] = table.offsets.pairs(*np.divmod(unique, width))
-    return places[0, first], places[1, last]
+    number = np.empty(len(wanted), dtype=np.int32)
+    number[unique] = np.arange(len(unique))
+    rows, tokens = np.divmod(unique, width)
+    begins, finishes = table.offsets.pairs(rows + lowest, tokens)
+    return begins[number[first]], finishes[number[last]]
 
 
 def _write_lists(

@@ -108,22 +108,20 @@ def open_tab(page: Any, name: str) -> None:
     page.wait(f"{tab}.ariaSelected === 'true'")
 
 
+FIELD = """\
+window.fieldOf = label => [...document.querySelectorAll('label')].find(one => one.offsetParent &&
+  one.querySelector('[data-testid=block-info]')?.textContent.trim() === label)?.querySelector('textarea, input')
+"""
+
+
 def write(page: Any, label: str, value: str) -> None:
-    """Write into the visible field with this label."""
-    page.wait(f"fieldOf({json.dumps(label)})" if page.evaluate("Boolean(window.fieldOf)") else _define(page))
+    """Write into the visible field with this label, as soon as it is there."""
+    page.evaluate(FIELD)
+    page.wait(f"fieldOf({json.dumps(label)})")
     page.evaluate(
         f"(() => {{ const field = fieldOf({json.dumps(label)}); field.value = {json.dumps(value)};"
         " field.dispatchEvent(new Event('input', {bubbles: true})); })()"
     )
-
-
-def _define(page: Any) -> str:
-    page.evaluate(
-        "window.fieldOf = label => [...document.querySelectorAll('label')].find(one => one.offsetParent &&"
-        " one.querySelector('[data-testid=block-info]')?.textContent.trim() === label)"
-        "?.querySelector('textarea, input')"
-    )
-    return "window.fieldOf"
 
 
 def press(page: Any, name: str) -> None:

@@ -38,7 +38,7 @@ fix: $(VENV)/.installed-dev ## repair what the linter and the formatter can repa
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html; a warning is an error
-	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -b html -W --keep-going -q --fresh-env docs docs/_build/html
 
 bench: $(VENV)/.installed-dev ## measure every ratio and print one table (--help: ARGS="--data DIR --peers DIR --only crf")
 	$(BIN)/python benchmarks/_performance_sheet.py $(ARGS)

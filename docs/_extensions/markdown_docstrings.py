@@ -20,7 +20,7 @@ from peft import PeftConfig
 from sphinx.application import Sphinx
 from sphinx.domains.python import PyObject
 from sphinx.pycode import ModuleAnalyzer
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, TrainingArguments
 
 _FENCE = re.compile(r" *```(?P<language>\w*)$")
 _ITEM = re.compile(r"^(?P<indent> *)(?:[-*]|\d+\.) ")
@@ -143,6 +143,12 @@ def _imported_from(module: str, name: str) -> str:
     return ""
 
 
+def _without_type(line: str) -> str:
+    """Let napoleon find an empty type in front of a description with a colon, which it takes for one behind a type."""
+    indent = _indent_of(line)
+    return f"{indent}: {line[len(indent) :]}" if ":" in line else line
+
+
 def _made_of_its_fields(value: Any) -> bool:
     is_named_tuple = isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields")
     is_dataclass = dataclasses.is_dataclass(value) and all(field.init for field in dataclasses.fields(value))
@@ -155,7 +161,10 @@ def _process(_app: Sphinx, what: str, name: str, value: Any, _options: Any, line
         # Sphinx adds types to parameters alone: these attributes are the parameters.
         result = ["Args:" if line == "Attributes:" else line for line in result]
     if what in {"attribute", "data", "property"}:
-        result.insert(0, "")  # napoleon takes what stands before a colon in the first line for a type
+        result[:1] = map(_without_type, result[:1])
+    for number, line in enumerate(result[:-1]):
+        if line == "Returns:":
+            result[number + 1] = _without_type(result[number + 1])
     lines[:] = result
 
 
@@ -171,7 +180,7 @@ def _skip(_app: Sphinx, _what: str, name: str, value: Any, _skip: bool, _options
 
 def _own_options(_app: Sphinx, _what: str, _name: str, value: Any, _options: Any, *signature: str) -> Any:
     """Leave out of the signature of a configuration what it inherits: dozens of options that are documented there."""
-    if not isinstance(value, type) or not issubclass(value, (PreTrainedConfig, PeftConfig)):
+    if not isinstance(value, type) or not issubclass(value, (PreTrainedConfig, PeftConfig, TrainingArguments)):
         return None
     parameters = inspect.signature(value).parameters
     ours = {name for cls in value.__mro__ if cls.__module__.startswith("hf_nlpnotes.") for name in _annotated(cls)}

@@ -46,6 +46,12 @@ class AroundEncoderConfig(PreTrainedConfig):
         """Configuration of the encoder."""
         return self.text_config
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What `save_pretrained` writes: without the name of the folder that the encoder once came from."""
+        values = super().to_diff_dict()
+        values.get("text_config", {}).pop("_name_or_path", None)
+        return values
+
     # Those of the encoder, for what looks them up here.
 
     @property

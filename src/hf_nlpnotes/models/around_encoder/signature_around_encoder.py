@@ -34,7 +34,7 @@ class names_encoder_inputs:  # noqa: N801 -- a decorator
         if instance is None:
             return self.function
         if torch.compiler.is_compiling():  # nobody looks at a signature there
-            return self.function.__get__(instance, owner)
+            return MethodType(self.function, instance)
         try:
             encoder = instance.encoder_model
         except AttributeError:  # under construction

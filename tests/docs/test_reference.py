@@ -124,6 +124,14 @@ def test_every_page_of_the_reference_is_in_its_table_of_contents() -> None:
     assert pages <= set(re.findall(r"\]\(([\w-]+)\.md\)", index))
 
 
+def test_every_page_is_in_one_table_of_contents_of_the_start_page() -> None:
+    index = (DOCS / "index.md").read_text("utf-8")
+    contents = re.findall(r"^```\{toctree\}\n(?::.*\n)*\n(.*?)^```", index, re.MULTILINE | re.DOTALL)
+    listed = [page for part in contents for page in part.split()]
+    pages = {page.stem for page in DOCS.glob("*.md")} - {"index"} | {"reference/index"}
+    assert sorted(listed) == sorted(pages), "list it in a toctree at the end of docs/index.md"
+
+
 def test_every_evaluate_module_has_a_line() -> None:
     page = (DOCS / "reference" / "evaluate-modules.md").read_text("utf-8")
     folder = Path(importlib.import_module("hf_nlpnotes.evaluate_modules").__file__ or "").parent

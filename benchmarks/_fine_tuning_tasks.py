@@ -19,7 +19,9 @@ from transformers import (
 )
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
-from _data import read_tags, read_texts
+from _stock_tags import read_tags
+
+from hf_nlpnotes.corpora import read_texts
 
 IGNORED = -100
 

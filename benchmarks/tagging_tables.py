@@ -36,19 +36,19 @@ import keyword_extraction
 import pos_tagging
 import semantic_roles
 import word_segmentation
-from _tagging_data import (
-    Reader,
-    Sentence,
+from _tagging_training import Tagger, TaggingOptions, span_f1
+
+from hf_nlpnotes.corpora import (
+    TaggedSentence,
     read_columns,
     read_conllu,
     read_keywords,
     read_roles,
     read_segmented,
-    read_splits,
+    read_tagged,
     read_utterances,
 )
-from _tagging_training import Tagger, TaggingOptions, span_f1
-
+from hf_nlpnotes.corpora.tagged_files import Reader
 from hf_nlpnotes.tagging import is_legal
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
@@ -75,18 +75,18 @@ class Task:
     metric: str
     files: tuple[str, ...]
     read: Reader
-    score: Callable[[Sequence[Sentence], Sequence[Sentence], Tags, str], float]
+    score: Callable[[Sequence[TaggedSentence], Sequence[TaggedSentence], Tags, str], float]
     units: str = "characters"
     train: int = 200
     test: int = 150
 
 
-def spans(_: Any, test: Sequence[Sentence], tags: Tags, scheme: str) -> float:
+def spans(_: Any, test: Sequence[TaggedSentence], tags: Tags, scheme: str) -> float:
     """F1 of spans."""
     return span_f1(test, tags, scheme).f1
 
 
-def keywords(_: Any, test: Sequence[Sentence], tags: Tags, scheme: str) -> float:
+def keywords(_: Any, test: Sequence[TaggedSentence], tags: Tags, scheme: str) -> float:
     """F1 of distinct keywords."""
     found = [keyword_extraction.keywords_of(sentence, row, scheme) for sentence, row in zip(test, tags, strict=True)]
     return keyword_extraction.score(test, found).f1
@@ -134,7 +134,7 @@ def run(name: str, task: Task, seed: int, crf: bool, options: argparse.Namespace
     """Train once and score each way to decode."""
     folder = Path(options.data)
     files = [str(folder / file) for file in task.files]
-    train, test = read_splits(files[0], task.read, *files[1:])
+    train, test = read_tagged(files[0], task.read, *files[1:])
     train = random.Random(seed).sample(train, min(options.limit or task.train, len(train)))
     test = test[: options.test_limit or task.test]
     begin = time.process_time()

@@ -1,45 +1,7 @@
-"""What the examples of sequence tagging read: the package's readers of files, and made-up sentences."""
+"""Made-up sentences with their words, parts of speech, entities and roles, for the examples of sequence tagging."""
 
 import random
 from typing import NamedTuple
-
-from hf_nlpnotes.corpora import TaggedSentence as Sentence
-from hf_nlpnotes.corpora import (
-    of_keywords,
-    of_roles,
-    of_text,
-    of_words,
-    read_columns,
-    read_conllu,
-    read_json_lines,
-    read_keywords,
-    read_roles,
-    read_segmented,
-    read_utterances,
-)
-from hf_nlpnotes.corpora import read_tagged as read_splits
-from hf_nlpnotes.corpora.tagged_files import Reader
-
-__all__ = [
-    "CITIES",
-    "PEOPLE",
-    "TIMES",
-    "Reader",
-    "Sentence",
-    "made_up",
-    "of_keywords",
-    "of_roles",
-    "of_text",
-    "of_words",
-    "read_columns",
-    "read_conllu",
-    "read_json_lines",
-    "read_keywords",
-    "read_roles",
-    "read_segmented",
-    "read_splits",
-    "read_utterances",
-]
 
 
 class Word(NamedTuple):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from _tagging_data import Sentence
 from datasets import Dataset, disable_progress_bars
 from transformers import (
     AutoModelForTokenClassification,
@@ -21,22 +20,18 @@ from transformers import (
 from transformers.utils import logging
 
 import hf_nlpnotes
-from hf_nlpnotes.models.crf import CrfForTokenClassification
+from hf_nlpnotes.corpora import TaggedSentence
+from hf_nlpnotes.recipes import new_tagger, tagging_features
 from hf_nlpnotes.tagging import (
     Scores,
     TagDecoder,
     detect_scheme,
-    detect_scheme_in,
     merge_windows,
     precision_recall_f1,
-    prepare_tagging_features,
-    scheme_labels,
     spans_to_tags,
-    tagger_options,
     tags_to_spans,
 )
 from hf_nlpnotes.tagging.decoding import crf_of
-from hf_nlpnotes.tagging.schemes import parse_tag
 
 
 @dataclass
@@ -72,7 +67,7 @@ class Losses(TrainerCallback):
 class Tagger:
     """A model with its tokenizer and Trainer."""
 
-    def __init__(self, options: TaggingOptions, train: Sequence[Sentence], *, units: str = "characters") -> None:
+    def __init__(self, options: TaggingOptions, train: Sequence[TaggedSentence], *, units: str = "characters") -> None:
         """Load the model, with new labels unless there is nothing to train.
 
         Args:
@@ -101,7 +96,7 @@ class Tagger:
         """Whether this is the process that prints."""
         return self.trainer.is_world_process_zero()
 
-    def _trainer(self, train: Sequence[Sentence]) -> Trainer:
+    def _trainer(self, train: Sequence[TaggedSentence]) -> Trainer:
         options, model = self.options, self.model
         # New layers, the CRF's transitions among them, want larger steps than those that have been pretrained; and so
         # does the segment that marks predicates, which pretraining on single texts has never seen.
@@ -144,32 +139,12 @@ class Tagger:
         trainer.remove_callback(PrinterCallback)
         return trainer
 
-    def features(self, sentences: Sequence[Sentence], *, labelled: bool) -> Dataset:
+    def features(self, sentences: Sequence[TaggedSentence], *, labelled: bool) -> Dataset:
         """Windows of sentences, a predicate marked as a segment."""
-        config: Any = self.model.config
-        columns: dict[str, list[Any]] = {"tokens": [sentence.tokens for sentence in sentences]}
-        if labelled:
-            columns["tags"] = [sentence.tags for sentence in sentences]
-        rows = prepare_tagging_features(
-            columns,
-            self.tokenizer,
-            config.label2id,
-            scheme=self.scheme,
-            max_length=self.options.max_length,
-            overlap=self.options.overlap,
-            cut_spans="ignore",
-        )
-        for window, (number, units) in enumerate(zip(rows["example"], rows["word_units"], strict=True)):
-            predicate = sentences[number].predicate
-            if predicate is not None:
-                rows["token_type_ids"][window] = [int(predicate[0] <= unit < predicate[1]) for unit in units]
-        if labelled and getattr(config, "text_classes", None):
-            rows["text_classes"] = [
-                config.text_classes.index(sentences[number].text_class) for number in rows["example"]
-            ]
-        return Dataset.from_dict(rows)
+        lengths = {"max_length": self.options.max_length, "overlap": self.options.overlap}
+        return tagging_features(sentences, self.tokenizer, self.model.config, labelled=labelled, **lengths)
 
-    def scores(self, sentences: Sequence[Sentence]) -> tuple[list[torch.Tensor], list[str | None]]:
+    def scores(self, sentences: Sequence[TaggedSentence]) -> tuple[list[torch.Tensor], list[str | None]]:
         """Logits of each sentence, (tokens, labels), and the class of its text where the model tells one."""
         features = self.features(sentences, labelled=False)
         found = self.trainer.predict(features.remove_columns(["example", "word_units"])).predictions
@@ -200,7 +175,7 @@ class Tagger:
             ids = decoder.decode(torch.cat(list(logits)), lengths)
         return [[self.labels[number] for number in row.tolist()] for row in ids.split(lengths)]
 
-    def tag(self, sentences: Sequence[Sentence]) -> list[list[str]]:
+    def tag(self, sentences: Sequence[TaggedSentence]) -> list[list[str]]:
         """Tags of each sentence."""
         return self.decode(self.scores(sentences)[0])
 
@@ -212,26 +187,11 @@ class Tagger:
                 self.tokenizer.save_pretrained(self.options.output_dir)
 
 
-def load(options: TaggingOptions, train: Sequence[Sentence], units: str) -> Any:
+def load(options: TaggingOptions, train: Sequence[TaggedSentence], units: str) -> Any:
     """A tagger for the tags of `train`; as it is where there is nothing to train."""
     if not options.epochs:
         return AutoModelForTokenClassification.from_pretrained(options.model, dtype=torch.float32)
-    scheme = detect_scheme_in(sentence.tags for sentence in train)
-    tags = {tag for sentence in train for tag in sentence.tags}
-    types = sorted({parse_tag(tag, scheme)[1] for tag in tags if tag != "O"})
-    known = tagger_options(scheme_labels(types, scheme, outside="O" in tags), scheme)
-    classes = sorted({sentence.text_class for sentence in train if sentence.text_class is not None})
-    if options.crf:
-        return CrfForTokenClassification.from_encoder(
-            options.model, **known, tagging_units=units, text_classes=classes or None, dtype=torch.float32
-        )
-    if classes:
-        raise SystemExit("Classes of texts are learnt beside the tags of a model with a CRF: leave out --crf false.")
-    model = AutoModelForTokenClassification.from_pretrained(
-        options.model, id2label=known["id2label"], label2id=known["label2id"], dtype=torch.float32
-    )
-    model.config.tagging_scheme, model.config.tagging_units = scheme, units
-    return model
+    return new_tagger(options.model, train, crf=options.crf, units=units)
 
 
 def as_iob2(tags: Sequence[str], scheme: str) -> list[str]:
@@ -239,7 +199,7 @@ def as_iob2(tags: Sequence[str], scheme: str) -> list[str]:
     return spans_to_tags(tags_to_spans(tags, scheme, illegal="repair"), len(tags), "IOB2")
 
 
-def span_f1(sentences: Sequence[Sentence], tags: Sequence[Sequence[str]], scheme: str) -> Scores:
+def span_f1(sentences: Sequence[TaggedSentence], tags: Sequence[Sequence[str]], scheme: str) -> Scores:
     """Precision, recall and F1 of spans."""
     gold = [as_iob2(sentence.tags, scheme) for sentence in sentences]
     return precision_recall_f1(gold, [as_iob2(row, scheme) for row in tags], scheme="IOB2", mode="strict")

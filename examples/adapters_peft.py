@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from _data import read_texts
 from accelerate.utils import broadcast_object_list, wait_for_everyone
 from datasets import ClassLabel, Dataset, DatasetDict, disable_progress_bars
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
@@ -40,6 +39,7 @@ from transformers.utils import logging
 
 import hf_nlpnotes
 from hf_nlpnotes.adapters import BottleneckAdapterConfig, new_layers
+from hf_nlpnotes.corpora import read_texts
 
 OPINIONS = {
     "差评": ["质量太差，用了两天就坏", "客服态度恶劣，再也不买", "房间又脏又吵，一夜没睡", "和图片完全不一样，失望"],

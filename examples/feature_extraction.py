@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from _data import read_texts
 from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import (
     AutoModelForSequenceClassification,
@@ -32,6 +31,7 @@ from transformers import (
 )
 
 import hf_nlpnotes
+from hf_nlpnotes.corpora import read_texts
 from hf_nlpnotes.training.feature_vectors import extract_features
 from hf_nlpnotes.training.frozen_trunk import FeatureExtraction
 

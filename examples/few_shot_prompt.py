@@ -32,7 +32,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _data import rows_of
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -46,6 +45,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
 
 import hf_nlpnotes
+from hf_nlpnotes.corpora.files import rows_of
 from hf_nlpnotes.prompting import ready_label_words
 from hf_nlpnotes.prompting.config import PromptConfig
 from hf_nlpnotes.prompting.fewclue import TNEWS_TOPICS

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from _data import read_texts
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from transformers import (
     AutoModelForSequenceClassification,
@@ -42,6 +41,7 @@ from transformers import (
 from transformers.utils import logging
 
 import hf_nlpnotes
+from hf_nlpnotes.corpora import read_texts
 from hf_nlpnotes.training.unfreezing import (
     LISA,
     ChainThaw,

@@ -27,10 +27,10 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from _tagging_data import Sentence, of_keywords, read_keywords, read_splits
 from _tagging_training import Tagger, TaggingOptions
 from transformers import HfArgumentParser, pipeline
 
+from hf_nlpnotes.corpora import TaggedSentence, of_keywords, read_keywords, read_tagged
 from hf_nlpnotes.tagging import Scores, tags_to_spans
 
 METHODS = ["神经网络", "遗传算法", "支持向量机", "小波变换", "有限元法", "聚类分析"]
@@ -49,7 +49,7 @@ class Options(TaggingOptions):
     top: int = 3
 
 
-def built_in(size: int, seed: int) -> list[Sentence]:
+def built_in(size: int, seed: int) -> list[TaggedSentence]:
     """Abstracts with a method and what it is for as their keywords."""
     draw, sentences = random.Random(seed), []
     for _ in range(size):
@@ -59,13 +59,13 @@ def built_in(size: int, seed: int) -> list[Sentence]:
     return sentences
 
 
-def keywords_of(sentence: Sentence, tags: Sequence[str], scheme: str) -> list[str]:
+def keywords_of(sentence: TaggedSentence, tags: Sequence[str], scheme: str) -> list[str]:
     """The keywords that tags write, each once."""
     spans = tags_to_spans(tags, scheme, illegal="repair")
     return list(dict.fromkeys("".join(sentence.tokens[span.start : span.end]) for span in spans))
 
 
-def score(test: Sequence[Sentence], found: Sequence[Iterable[str]]) -> Scores:
+def score(test: Sequence[TaggedSentence], found: Sequence[Iterable[str]]) -> Scores:
     """Precision, recall and F1 over the keywords of all texts."""
     pairs = [(set(sentence.keywords), set(words)) for sentence, words in zip(test, found, strict=True)]
     correct = sum(len(gold & words) for gold, words in pairs)
@@ -78,7 +78,7 @@ def main() -> None:
     """Train, score, rank."""
     (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
     if options.data:
-        train, test = read_splits(options.data, read_keywords, options.test_data, options.limit, options.seed)
+        train, test = read_tagged(options.data, read_keywords, options.test_data, options.limit, options.seed)
     else:
         train, test = built_in(150, 0)[: options.limit], built_in(40, 1)
     test = test[: options.test_limit]

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _data import read_tags, read_texts
+from _stock_tags import read_tags
 from datasets import ClassLabel, Dataset, DatasetDict, Sequence, disable_progress_bars
 from transformers import (
     AutoModelForSequenceClassification,
@@ -41,6 +41,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
 
 import hf_nlpnotes
+from hf_nlpnotes.corpora import read_texts
 from hf_nlpnotes.training.multi_task import MultiTaskModel
 from hf_nlpnotes.training.multi_task_data import MultiTaskDataset, task_datasets
 from hf_nlpnotes.training.multi_task_sampling import TaskSampling

@@ -33,10 +33,11 @@ Texts longer than `--max_length` are tagged in windows that overlap. With two pr
 
 from dataclasses import dataclass, field
 
-from _tagging_data import Sentence, made_up, of_text, read_columns, read_json_lines, read_splits
+from _tagging_data import made_up
 from _tagging_training import Tagger, TaggingOptions, as_iob2
 from transformers import HfArgumentParser, pipeline
 
+from hf_nlpnotes.corpora import TaggedSentence, of_text, read_columns, read_json_lines, read_tagged
 from hf_nlpnotes.tagging import classification_report
 
 
@@ -47,7 +48,7 @@ class Options(TaggingOptions):
     format: str = field(default="columns", metadata={"choices": ["columns", "json"]})
 
 
-def built_in(size: int, seed: int, *, new_words: bool = False) -> list[Sentence]:
+def built_in(size: int, seed: int, *, new_words: bool = False) -> list[TaggedSentence]:
     """Sentences in characters with people, places and organizations."""
     sentences = []
     for words in made_up(size, seed, new_words=new_words):
@@ -65,7 +66,7 @@ def main() -> None:
     (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
     if options.data:
         read = read_json_lines if options.format == "json" else read_columns
-        train, test = read_splits(options.data, read, options.test_data, options.limit, options.seed)
+        train, test = read_tagged(options.data, read, options.test_data, options.limit, options.seed)
     else:
         train, test = built_in(200, 0)[: options.limit], built_in(50, 1, new_words=True)
     test = test[: options.test_limit]

@@ -26,10 +26,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from _tagging_data import Sentence, made_up, of_words, read_conllu, read_splits
+from _tagging_data import made_up
 from _tagging_training import Tagger, TaggingOptions
 from transformers import HfArgumentParser, pipeline
 
+from hf_nlpnotes.corpora import TaggedSentence, of_words, read_conllu, read_tagged
 from hf_nlpnotes.tagging import PosScores, Scores, joint_scores, pos_accuracy, tags_to_spans
 
 
@@ -41,28 +42,30 @@ class Options(TaggingOptions):
     column: int = 3
 
 
-def built_in(size: int, seed: int, *, given_words: bool, new_words: bool = False) -> list[Sentence]:
+def built_in(size: int, seed: int, *, given_words: bool, new_words: bool = False) -> list[TaggedSentence]:
     """Sentences in characters or words."""
     rows = [
         ([word.form for word in words], [word.part_of_speech for word in words])
         for words in made_up(size, seed, new_words=new_words)
     ]
-    return [Sentence(words, tags) if given_words else of_words(words, tags) for words, tags in rows]
+    return [TaggedSentence(words, tags) if given_words else of_words(words, tags) for words, tags in rows]
 
 
-def pairs_of(sentence: Sentence, tags: Sequence[str], scheme: str) -> list[tuple[str, str]]:
+def pairs_of(sentence: TaggedSentence, tags: Sequence[str], scheme: str) -> list[tuple[str, str]]:
     """Words and parts of speech that tags of characters write."""
     spans = tags_to_spans(tags, scheme, illegal="repair")
     return [("".join(sentence.tokens[span.start : span.end]), span.type) for span in spans]
 
 
-def score_pairs(test: Sequence[Sentence], tags: Sequence[Sequence[str]], scheme: str) -> Scores:
+def score_pairs(test: Sequence[TaggedSentence], tags: Sequence[Sequence[str]], scheme: str) -> Scores:
     """F1 of words with their tags."""
     gold = [pairs_of(sentence, sentence.tags, scheme) for sentence in test]
     return joint_scores(gold, [pairs_of(sentence, row, scheme) for sentence, row in zip(test, tags, strict=True)])
 
 
-def score_tags(train: Sequence[Sentence], test: Sequence[Sentence], tags: Sequence[Sequence[str]]) -> PosScores:
+def score_tags(
+    train: Sequence[TaggedSentence], test: Sequence[TaggedSentence], tags: Sequence[Sequence[str]]
+) -> PosScores:
     """Accuracy of the tags of given words."""
     known = {word for sentence in train for word in sentence.tokens}
     gold, words = [sentence.tags for sentence in test], [sentence.tokens for sentence in test]
@@ -74,7 +77,7 @@ def main() -> None:
     (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
     if options.data:
         read = partial(read_conllu, column=options.column, characters=not options.given_words)
-        train, test = read_splits(options.data, read, options.test_data, options.limit, options.seed)
+        train, test = read_tagged(options.data, read, options.test_data, options.limit, options.seed)
     else:
         train = built_in(200, 0, given_words=options.given_words)[: options.limit]
         test = built_in(50, 1, given_words=options.given_words, new_words=True)

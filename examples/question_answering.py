@@ -36,7 +36,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from _questions import FEATURES, read_file, read_questions
 from datasets import Dataset, DatasetDict, disable_progress_bars
 from transformers import (
     AutoModelForQuestionAnswering,
@@ -52,6 +51,7 @@ from transformers import (
 from transformers.utils import logging
 
 import hf_nlpnotes
+from hf_nlpnotes.corpora import QUESTION_FEATURES, read_question_file, read_questions
 from hf_nlpnotes.question_answering import (
     SpanMetrics,
     cmrc2018,
@@ -110,7 +110,7 @@ def built_in(seed: int) -> DatasetDict:
                 answers = {"text": [answer], "answer_start": [context.rindex(answer)]}
                 row = {"id": f"{part}-{number}-{len(rows)}", "question": question}
                 rows.append({**row, "context": context, "answers": answers})
-        parts[part] = Dataset.from_list(rows, features=FEATURES)
+        parts[part] = Dataset.from_list(rows, features=QUESTION_FEATURES)
     return DatasetDict(parts)
 
 
@@ -226,7 +226,7 @@ def main() -> None:
 
         asked, features = data["validation"], validation
         if options.predict:
-            asked = read_file(options.predict)
+            asked = read_question_file(options.predict)
             features = windows(prepare_validation_features, asked)
         logits = trainer.predict(features.remove_columns(LABELS & set(features.column_names))).predictions
     answers = SpanMetrics(asked, features, metric, max_answer_length=options.max_answer_length).answers(logits)

@@ -31,7 +31,6 @@ from itertools import product
 from typing import Any
 
 import torch
-from _data import read_texts
 from datasets import ClassLabel, Dataset, DatasetDict, disable_progress_bars
 from transformers import (
     AutoTokenizer,
@@ -45,6 +44,7 @@ from transformers import (
 from transformers.utils import logging
 
 import hf_nlpnotes
+from hf_nlpnotes.corpora import read_texts
 from hf_nlpnotes.layers.layer_selection import LayerSelection
 from hf_nlpnotes.layers.scalar_mix import plot_weights
 from hf_nlpnotes.models.layer_selection import LayerSelectionForSequenceClassification

@@ -21,7 +21,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 
-from _data import read_texts
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from transformers import (
     AutoModelForSequenceClassification,
@@ -35,6 +34,7 @@ from transformers import (
 from transformers.utils import logging
 
 import hf_nlpnotes
+from hf_nlpnotes.corpora import read_texts
 from hf_nlpnotes.training.loss_scaling import correct_loss_scaling
 from hf_nlpnotes.training.self_distillation import SelfDistillation
 from hf_nlpnotes.training.self_ensemble import SelfEnsemble

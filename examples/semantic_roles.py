@@ -25,10 +25,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from _tagging_data import Sentence, made_up, of_roles, read_roles, read_splits
+from _tagging_data import made_up
 from _tagging_training import Tagger, TaggingOptions
 from transformers import HfArgumentParser, pipeline
 
+from hf_nlpnotes.corpora import TaggedSentence, of_roles, read_roles, read_tagged
 from hf_nlpnotes.tagging import Scores, srl_scores, tags_to_spans
 
 
@@ -39,7 +40,7 @@ class Options(TaggingOptions):
     form: int = 1
 
 
-def built_in(size: int, seed: int, *, new_words: bool = False) -> list[Sentence]:
+def built_in(size: int, seed: int, *, new_words: bool = False) -> list[TaggedSentence]:
     """Sentences in characters with one predicate each."""
     return [
         of_roles(
@@ -51,7 +52,7 @@ def built_in(size: int, seed: int, *, new_words: bool = False) -> list[Sentence]
     ]
 
 
-def score(test: Sequence[Sentence], tags: Sequence[Sequence[str]], scheme: str) -> Scores:
+def score(test: Sequence[TaggedSentence], tags: Sequence[Sequence[str]], scheme: str) -> Scores:
     """F1 of arguments."""
     gold = [{sentence.predicate: tags_to_spans(sentence.tags, scheme)} for sentence in test]
     found = [
@@ -66,7 +67,7 @@ def main() -> None:
     (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
     if options.data:
         read = partial(read_roles, form=options.form)
-        train, test = read_splits(options.data, read, options.test_data, options.limit, options.seed)
+        train, test = read_tagged(options.data, read, options.test_data, options.limit, options.seed)
     else:
         train, test = built_in(200, 0)[: options.limit], built_in(50, 1, new_words=True)
     test = test[: options.test_limit]

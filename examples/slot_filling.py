@@ -26,10 +26,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from _tagging_data import CITIES, PEOPLE, TIMES, Sentence, of_text, read_splits, read_utterances
+from _tagging_data import CITIES, PEOPLE, TIMES
 from _tagging_training import Tagger, TaggingOptions, span_f1
 from transformers import HfArgumentParser, pipeline
 
+from hf_nlpnotes.corpora import TaggedSentence, of_text, read_tagged, read_utterances
 from hf_nlpnotes.tagging import tags_to_spans
 
 SONGS = ["夜曲", "稻香", "红豆", "平凡之路", "青花瓷", "后来"]
@@ -48,7 +49,7 @@ class Options(TaggingOptions):
     units: str = field(default="characters", metadata={"choices": ["characters", "words"]})
 
 
-def built_in(size: int, seed: int) -> list[Sentence]:
+def built_in(size: int, seed: int) -> list[TaggedSentence]:
     """Utterances in characters with an intent."""
     draw, sentences = random.Random(seed), []
     for _ in range(size):
@@ -68,7 +69,7 @@ def built_in(size: int, seed: int) -> list[Sentence]:
 
 
 def score(
-    test: Sequence[Sentence], tags: Sequence[Sequence[str]], intents: Sequence[str | None], scheme: str
+    test: Sequence[TaggedSentence], tags: Sequence[Sequence[str]], intents: Sequence[str | None], scheme: str
 ) -> dict[str, float]:
     """F1 of slots, accuracy of intents, and the share of utterances with both right."""
     right = [intent == sentence.text_class for intent, sentence in zip(intents, test, strict=True)]
@@ -83,7 +84,7 @@ def main() -> None:
     """Train, score, understand."""
     (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
     if options.data:
-        train, test = read_splits(options.data, read_utterances, options.test_data, options.limit, options.seed)
+        train, test = read_tagged(options.data, read_utterances, options.test_data, options.limit, options.seed)
     else:
         train, test = built_in(300, 0)[: options.limit], built_in(60, 1)
     test = test[: options.test_limit]

@@ -26,7 +26,6 @@ from itertools import product
 from typing import Any
 
 import torch
-from _data import read_texts
 from datasets import ClassLabel, Dataset, DatasetDict, disable_progress_bars
 from transformers import (
     AutoModelForSequenceClassification,
@@ -41,6 +40,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
 
 import hf_nlpnotes
+from hf_nlpnotes.corpora import read_texts
 from hf_nlpnotes.training.two_stage import carry_encoder, record_lineage
 
 GOOD, BAD = ["很好", "很满意", "值得推荐", "非常舒服", "好极了"], ["太差", "很失望", "不推荐", "一塌糊涂", "糟透了"]

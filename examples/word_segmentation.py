@@ -24,10 +24,11 @@ processes: `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 examples/word_se
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from _tagging_data import Sentence, made_up, of_words, read_segmented, read_splits
+from _tagging_data import made_up
 from _tagging_training import Tagger, TaggingOptions
 from transformers import HfArgumentParser, pipeline
 
+from hf_nlpnotes.corpora import TaggedSentence, of_words, read_segmented, read_tagged
 from hf_nlpnotes.tagging import SegmentationScores, segmentation_scores, tags_to_words
 
 
@@ -38,7 +39,7 @@ class Options(TaggingOptions):
     words: list[str] = field(default_factory=list)
 
 
-def built_in(size: int, seed: int, *, new_words: bool = False) -> list[Sentence]:
+def built_in(size: int, seed: int, *, new_words: bool = False) -> list[TaggedSentence]:
     """Sentences in characters; their tags say where words begin and end."""
     return [
         of_words([word.form for word in words], [""] * len(words))
@@ -46,13 +47,13 @@ def built_in(size: int, seed: int, *, new_words: bool = False) -> list[Sentence]
     ]
 
 
-def words_of(sentence: Sentence, tags: Sequence[str], scheme: str) -> list[str]:
+def words_of(sentence: TaggedSentence, tags: Sequence[str], scheme: str) -> list[str]:
     """The words that tags of characters write."""
     return tags_to_words("".join(sentence.tokens), tags, scheme)
 
 
 def score(
-    train: Sequence[Sentence], test: Sequence[Sentence], tags: Sequence[Sequence[str]], scheme: str
+    train: Sequence[TaggedSentence], test: Sequence[TaggedSentence], tags: Sequence[Sequence[str]], scheme: str
 ) -> SegmentationScores:
     """Precision, recall and F1 of words, and the recall of those in and outside of the training sentences."""
     gold = [words_of(sentence, sentence.tags, scheme) for sentence in test]
@@ -65,7 +66,7 @@ def main() -> None:
     """Train, score, segment."""
     (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
     if options.data:
-        train, test = read_splits(options.data, read_segmented, options.test_data, options.limit, options.seed)
+        train, test = read_tagged(options.data, read_segmented, options.test_data, options.limit, options.seed)
     else:
         train, test = built_in(200, 0)[: options.limit], built_in(50, 1, new_words=True)
     test = test[: options.test_limit]

@@ -62,3 +62,10 @@ def test_deepspeed_leaves_accumulation_and_clipping_to_the_trainer(monkeypatch) 
     assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "2"
     assert environment["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] == "auto"
     assert environment["ACCELERATE_GRADIENT_CLIPPING"] == "auto"
+
+
+def test_the_list_of_examples_is_complete() -> None:
+    text = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    for path in FOLDER.parent.glob("[!_]*.py"):
+        assert f"[`{path.name}`]({path.name})" in text
+    assert text.count("](") == len(list(FOLDER.parent.glob("[!_]*.py"))) + 1, "and names nothing else"

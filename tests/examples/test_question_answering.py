@@ -91,7 +91,7 @@ def test_a_folder_without_the_files_says_so(run, tmp_path):
 
 def test_the_reader_reads_the_real_data(monkeypatch, data_folder):
     monkeypatch.syspath_prepend(str(FOLDER))
-    from _questions import read_questions
+    from hf_nlpnotes.corpora import read_questions
 
     data = read_questions(str(data_folder / "question_answering" / "cmrc2018_dev.squad.json"))
     contexts = [set(data[part]["context"]) for part in ("train", "validation")]

@@ -107,7 +107,7 @@ def test_keywords(run):
 
 
 def test_intents_need_the_model_with_a_crf(run):
-    with pytest.raises(SystemExit, match="leave out --crf false"):
+    with pytest.raises(ValueError, match="beside the tags of a model with a CRF"):
         run("slot_filling", "--limit", 20, "--crf", "false")
 
 

@@ -14,6 +14,7 @@ from hf_nlpnotes.models.crf import CrfForTokenClassification
 from hf_nlpnotes.tagging import (
     TaggingMetrics,
     best_labels,
+    detect_scheme,
     detect_scheme_in,
     prepare_tagging_features,
     scheme_labels,
@@ -86,16 +87,17 @@ def sequence_tagging(
     )
 
 
-def new_tagger(model: str, sentences: Sequence[TaggedSentence], *, crf: bool = True, **loading: Any) -> Any:
+def new_tagger(
+    model: str, sentences: Sequence[TaggedSentence], *, crf: bool = True, units: str | None = None, **loading: Any
+) -> Any:
     """Put a new head for the tags of `sentences` on an encoder.
-
-    What has a tag each is written into the configuration (`tagging_units`): "words" where most tokens have several
-    characters, else "characters".
 
     Args:
         model: folder or hub name of an encoder.
         sentences: to learn from; their tags keep one scheme.
         crf: whether to put a CRF on the classifier.
+        units: what has a tag each, "characters" or "words", which the configuration keeps as `tagging_units`; None:
+            words where most tokens have several characters.
         loading: for `from_pretrained`.
 
     Raises:
@@ -106,8 +108,9 @@ def new_tagger(model: str, sentences: Sequence[TaggedSentence], *, crf: bool = T
     types = sorted({parse_tag(tag, scheme)[1] for tag in tags if tag != "O"})
     known = tagger_options(scheme_labels(types, scheme, outside="O" in tags), scheme)
     classes = sorted({sentence.text_class for sentence in sentences if sentence.text_class is not None})
-    lengths = [len(token) for sentence in sentences for token in sentence.tokens]
-    units = "words" if sum(length > 1 for length in lengths) > len(lengths) / 2 else "characters"
+    if units is None:
+        lengths = [len(token) for sentence in sentences for token in sentence.tokens]
+        units = "words" if sum(length > 1 for length in lengths) > len(lengths) / 2 else "characters"
     if crf:
         return CrfForTokenClassification.from_encoder(
             model, **known, tagging_units=units, text_classes=classes or None, dtype=torch.float32, **loading
@@ -127,14 +130,22 @@ def new_tagger(model: str, sentences: Sequence[TaggedSentence], *, crf: bool = T
 
 
 def tagging_features(
-    sentences: Sequence[TaggedSentence], tokenizer: Any, config: Any, *, max_length: int = 128, overlap: int = 32
+    sentences: Sequence[TaggedSentence],
+    tokenizer: Any,
+    config: Any,
+    *,
+    labelled: bool = True,
+    max_length: int = 128,
+    overlap: int = 32,
 ) -> Dataset:
-    """Windows of sentences with labels, a predicate marked as a segment.
+    """Windows of sentences, a predicate marked as a segment.
 
     Args:
         sentences: the sentences, from `hf_nlpnotes.corpora`.
         tokenizer: the model's, a fast one.
-        config: the model's configuration: `label2id`, `tagging_scheme` and, where texts have classes, `text_classes`.
+        config: the model's configuration: `label2id`, `tagging_scheme` (else it is detected from the labels) and,
+            where texts have classes, `text_classes`.
+        labelled: whether to add the labels; what is only to be tagged needs none.
         max_length: tokens a window, special ones included.
         overlap: tokens that a window shares with the next.
 
@@ -144,11 +155,14 @@ def tagging_features(
     Raises:
         ValueError: as of `prepare_tagging_features`, or a class that the configuration has not.
     """
+    columns: dict[str, list[Any]] = {"tokens": [each.tokens for each in sentences]}
+    if labelled:
+        columns["tags"] = [each.tags for each in sentences]
     rows = prepare_tagging_features(
-        {"tokens": [each.tokens for each in sentences], "tags": [each.tags for each in sentences]},
+        columns,
         tokenizer,
         config.label2id,
-        scheme=config.tagging_scheme,
+        scheme=getattr(config, "tagging_scheme", None) or detect_scheme(list(config.label2id)),
         max_length=max_length,
         overlap=overlap,
         cut_spans="ignore",
@@ -158,7 +172,7 @@ def tagging_features(
         if predicate is not None:
             rows["token_type_ids"][window] = [int(predicate[0] <= unit < predicate[1]) for unit in units]
     classes = getattr(config, "text_classes", None)
-    if classes:
+    if labelled and classes:
         new = {sentence.text_class for sentence in sentences} - set(classes)
         if new:
             raise ValueError(f"texts have the classes {sorted(map(str, new))}: expected some of {', '.join(classes)}")

@@ -1,25 +1,19 @@
-"""Labelled text for the examples: what the package reads, and tags as a stock data set has them.
-
-`read_texts` gives splits with `text` and `label`, `read_tags` splits with `tokens` and `ner_tags`; the names of the
-labels are in the features, where every stock script looks for them.
-"""
+"""Tagged sentences as a stock data set has them: `tokens`, and `ner_tags` whose names are in the features."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value, load_dataset
 
-from hf_nlpnotes.corpora import read_texts
-from hf_nlpnotes.corpora.files import files_of, rows_of
-
-__all__ = ["read_tags", "read_texts", "rows_of"]
+from hf_nlpnotes.corpora.files import files_of
 
 
 def read_tags(name: str, limit: int | None = None, seed: int = 0) -> DatasetDict:
     """Read sentences with a tag a token from a folder of CoNLL files (`*train*`, `*dev*`, `*test*`) or from the hub.
 
     A line of a CoNLL file is a token and its tag, an empty line ends a sentence. Tokens with the number of their word
-    behind them (`科0`, as in Weibo NER) lose the number. `limit` and `seed` as in `read_texts`.
+    behind them (`科0`, as in Weibo NER) lose the number. `limit` training
+    sentences are drawn by `seed`.
     """
     folder = Path(name)
     if not folder.is_dir():

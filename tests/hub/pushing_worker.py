@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
@@ -278,6 +278,18 @@ def prompted_adapter() -> None:
     answers.push_to_hub("someone/lora-classifier")
     again = pipeline("zero-shot-prompt", prompt="someone/lora-classifier")
     assert answers(TEXTS, top_k=None) == again(TEXTS, top_k=None)
+
+
+@case
+def card_is_kept() -> None:
+    card = ModelCard("---\npipeline_tag: fill-mask\ntags: [hf_nlpnotes]\n---\n\n# Measured: 0.5\n")
+    API.create_repo("someone/card")
+    card.push_to_hub("someone/card")
+    AutoModelForMaskedLM.from_pretrained(FOLDER).push_to_hub("someone/card", tags=["chinesebert"])
+    kept = ModelCard.load("someone/card")
+    assert kept.text == card.text
+    assert kept.data.pipeline_tag == "fill-mask"
+    assert kept.data.tags == ["hf_nlpnotes", "chinesebert"]
 
 
 @case

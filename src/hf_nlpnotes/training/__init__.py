@@ -15,6 +15,7 @@ from .checkpoints import claim_folder, is_whole, last_whole_checkpoint, whole_fo
 from .feature_vectors import extract_features
 from .frozen_trunk import FeatureExtraction
 from .loss_scaling import correct_loss_scaling
+from .model_card import model_card
 from .multi_task import MultiTaskModel
 from .multi_task_collator import MultiTaskCollator
 from .multi_task_data import MultiTaskDataset, TaskDataset, task_datasets
@@ -68,6 +69,7 @@ __all__ = [
     "last_whole_checkpoint",
     "layer_learning_rates",
     "layer_wise_optimizer",
+    "model_card",
     "record_lineage",
     "slanted_triangular_schedule",
     "task_datasets",

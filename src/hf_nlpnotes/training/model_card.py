@@ -105,8 +105,9 @@ def model_card(
 
 def _hub_name(name: str | None) -> str | None:
     """A name that may be one of the hub; a folder's path is of no use to others, and may be private."""
-    looks_like_it = bool(name) and name.count("/") <= 1 and not name.startswith((".", "/", "~")) and "\\" not in name
-    return name if looks_like_it and not Path(str(name)).exists() else None
+    if not name or name.count("/") > 1 or name.startswith((".", "/", "~")) or "\\" in name or Path(name).exists():
+        return None
+    return name
 
 
 def _plain(entry: Mapping[str, Any]) -> dict[str, float]:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from hf_nlpnotes.question_answering import extract_spans, postprocess_predictions
+from hf_nlpnotes.question_answering import extract_spans, postprocess_predictions, script_lists
 from hf_nlpnotes.question_answering.example_script import ScriptOptions, replay
 from hf_nlpnotes.question_answering.feature_table import read_features
 
@@ -103,8 +103,9 @@ def test_no_answer_wins_by_more_than_the_threshold(threshold):
 @pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize(("size", "length"), [(1, 4), (2, 3), (5, 30), (20, 6), (40, 4)])
-def test_the_scripts_answers_by_both_ways(dtype, coarse, negative, size, length):
-    """All questions at once give what each gives in the script's own order of work."""
+def test_the_scripts_answers_by_both_ways(monkeypatch, dtype, coarse, negative, size, length):
+    """Several questions at once give what each gives in the script's own order of work."""
+    monkeypatch.setattr(script_lists, "_EXAMPLES", 5)
     table, features, logits = make_case(size + 7, dtype=dtype, coarse=coarse)
     if negative:  # the script fails on a question without windows
         gone = table["id"].index("e3")
@@ -147,10 +148,11 @@ def test_features_in_any_form_give_the_same(mode):
     assert extract_spans(rows, features, logits, mode=mode) == expected
 
 
-def test_tokens_with_more_context_elsewhere_are_passed_over():
-    """`token_is_max_context` of the example script's features."""
+@pytest.mark.parametrize("best", [{"2": True}, [False, False, True], np.arange(4) == 2])
+def test_tokens_with_more_context_elsewhere_are_passed_over(best):
+    """`token_is_max_context` of the example script's features, and as `prepare_validation_features` gives it."""
     pairs = [None, (0, 1), (1, 2), (2, 3)]
-    features = [{"example_id": "a", "offset_mapping": pairs, "token_is_max_context": {"2": True}}]
+    features = [{"example_id": "a", "offset_mapping": pairs, "token_is_max_context": best}]
     logits = (np.array([[0, 9, 1, 2]], dtype=np.float32), np.array([[0, 9, 5, 1]], dtype=np.float32))
     found = extract_spans({"id": ["a"], "context": ["xyz"]}, features, logits, mode="example_script")
     assert [entry["text"] for entry in found.n_best["a"]] == ["y", "yz"]
@@ -256,9 +258,10 @@ def test_no_answer_in_all_windows_as_a_product():
         extract_spans(table, features, logits, True, null_score="product", mode="example_script")
 
 
-def test_exact_answers_begin_where_features_have_most_context():
+@pytest.mark.parametrize("best", [{"2": True}, [False, False, True], np.arange(4) == 2])
+def test_exact_answers_begin_where_features_have_most_context(best):
     pairs = [None, (0, 1), (1, 2), (2, 3)]
-    features = [{"example_id": "a", "offset_mapping": pairs, "token_is_max_context": {"2": True}}]
+    features = [{"example_id": "a", "offset_mapping": pairs, "token_is_max_context": best}]
     logits = (np.array([[0, 9, 1, 2]], dtype=np.float32), np.array([[0, 9, 5, 1]], dtype=np.float32))
     table = {"id": ["a"], "context": ["xyz"]}
     assert [entry["text"] for entry in extract_spans(table, features, logits).n_best["a"]] == ["y", "yz"]

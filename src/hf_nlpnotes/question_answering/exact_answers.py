@@ -161,10 +161,8 @@ class _ContextOnly:
         if self.table.max_context is not None:
             starts = mask.copy()
             for place, row in enumerate(rows.tolist()):
-                best = self.table.max_context[row]
-                if best is not None:
-                    tokens = np.flatnonzero(mask[place]).tolist()
-                    starts[place, tokens] = [bool(best.get(str(token), False)) for token in tokens]
+                tokens = np.flatnonzero(mask[place])
+                starts[place, tokens] = self.table.has_max_context(row, tokens)
         return np.where(starts, first, -np.inf), np.where(mask, last, -np.inf)
 
 

@@ -65,8 +65,7 @@ def replay(table: FeatureTable, number: int, start: np.ndarray, end: np.ndarray,
         finish = table.offsets.side(np.full(len(ends), row), ends, 1)
         length = ends[None, :] - starts[:, None] + 1
         valid = (begin >= 0)[:, None] & (finish >= 0) & (length >= 1) & (length <= options.max_answer_length)
-        if table.max_context is not None and (best := table.max_context[row]) is not None:
-            valid &= np.array([bool(best.get(str(token), False)) for token in starts.tolist()])[:, None]
+        valid &= table.has_max_context(row, starts)[:, None]
         for i, j in np.argwhere(valid).tolist():
             first, last = start[row, starts[i]], end[row, ends[j]]
             spans.append((int(begin[i]), int(finish[j]), first + last, first, last))

@@ -204,8 +204,8 @@ class FeatureTable:
         example: Number of each feature's example, (features,) int64.
         offsets: Offsets of the features' tokens.
         cls_index: Place of the classification token in each feature, (features,) int64.
-        max_context: For each feature the tokens that have their best context there, as the example script has them
-            (`token_is_max_context`: a dict of strings), or `None`.
+        max_context: `token_is_max_context` of each feature: a bool for each token, or as the example script has it
+            a dict from tokens' numbers as strings, or `None` for all of them; `None` where features do not have it.
     """
 
     example_ids: list[Hashable]
@@ -213,7 +213,7 @@ class FeatureTable:
     example: np.ndarray
     offsets: Offsets
     cls_index: np.ndarray
-    max_context: list[Mapping[str, bool] | None] | None
+    max_context: np.ndarray | Sequence[Mapping[str, bool] | Sequence[bool] | None] | None
 
     def __len__(self) -> int:
         return len(self.example)
@@ -238,6 +238,16 @@ class FeatureTable:
         chosen = np.zeros(len(self.example_ids), dtype=bool)
         chosen[examples] = True
         return self.order[chosen[self.example[self.order]]]
+
+    def has_max_context(self, row: int, tokens: np.ndarray) -> np.ndarray:
+        """Which tokens of a feature have most context there, or were not asked about, (tokens,) bool."""
+        best = None if self.max_context is None else self.max_context[row]
+        if best is None:
+            return np.ones(len(tokens), dtype=bool)
+        if isinstance(best, Mapping):
+            return np.array([bool(best.get(str(token), False)) for token in tokens.tolist()], dtype=bool)
+        flags = np.append(np.asarray(best, dtype=bool), False)
+        return flags[np.minimum(tokens, len(flags) - 1)]
 
     def sizes_of(self, examples: np.ndarray) -> np.ndarray:
         """Number of features of some examples, (examples,)."""
@@ -277,9 +287,10 @@ def read_features(
     cls_index = np.zeros(len(owners), dtype=np.int64)
     if "cls_index" in present:
         cls_index = np.asarray(column_of(features, "cls_index", "features"), dtype=np.int64)
-    max_context = (
-        column_of(features, "token_is_max_context", "features") if "token_is_max_context" in present else None
-    )
+    max_context = None
+    if "token_is_max_context" in present:
+        best = features["token_is_max_context"] if isinstance(features, Mapping) else None
+        max_context = best if isinstance(best, np.ndarray) else column_of(features, "token_is_max_context", "features")
     return FeatureTable(ids, contexts, example, _offsets(features), cls_index, max_context)
 
 
@@ -288,13 +299,14 @@ def check_characters(table: FeatureTable, examples: np.ndarray, ends: np.ndarray
 
     Args:
         table: The features.
-        examples: Numbers of examples, of the shape of `ends`.
+        examples: Numbers of examples, which rise, of the shape of `ends`.
         ends: Where answers end, characters.
 
     Raises:
         ValueError: An answer ends behind its context.
     """
-    contexts = map(table.contexts.__getitem__, examples.tolist())
+    every = len(examples) == len(table.contexts)
+    contexts = table.contexts if every else map(table.contexts.__getitem__, examples.tolist())
     sizes = np.fromiter(map(len, contexts), dtype=np.int64, count=len(examples))
     beyond = np.flatnonzero(ends > sizes)
     if len(beyond):

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .answers import AnswerSpan, iterate_answers
+from .max_context import most_context
 from .windows import TokenPool, Windows, make_windows, read_frame, tokenize_once
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ def prepare_validation_features(
     *,
     max_question_length: int | None = None,
     padding: Padding | bool = "max_length",
+    token_is_max_context: bool = False,
     question_column: str = "question",
     context_column: str = "context",
     id_column: str = "id",
@@ -122,6 +124,8 @@ def prepare_validation_features(
     Args:
         examples: Columns: questions, contexts and ids.
         tokenizer, max_length, doc_stride, max_question_length, padding: As for `prepare_train_features`.
+        token_is_max_context: Adds the column of this name, with which answers begin only in the window that shows
+            their first token with most context (see `max_context.py`).
         question_column, context_column, id_column: Names of the columns.
 
     Returns:
@@ -129,7 +133,8 @@ def prepare_validation_features(
             - `example_id`: list of (windows,) ids;
             - `offset_mapping`: (windows, width, 2) int64, each token's characters in the context, half-open, and -1
               outside the context. Lists with `None` outside, as the example script has them, with `padding=False`;
-            - `cls_index`: (windows,) int64, the token whose logits score "no answer".
+            - `cls_index`: (windows,) int64, the token whose logits score "no answer";
+            - `token_is_max_context`, if asked for: (windows, width) bool.
 
     Raises:
         TypeError, ValueError: As `prepare_train_features`.
@@ -149,6 +154,11 @@ def prepare_validation_features(
     features["example_id"] = [ids[number] for number in windows.example.tolist()]
     features["offset_mapping"] = windows.offsets()
     features["cls_index"] = _places(windows.cls_index, windows, padding, tokenizer.padding_side)
+    if token_is_max_context:
+        best = most_context(windows)
+        features["token_is_max_context"] = (
+            best if padding is not False else _ragged(best, windows.lengths, tokenizer.padding_side)
+        )
     if padding is False:
         rows = _ragged(windows.offsets(), windows.lengths, tokenizer.padding_side)
         features["offset_mapping"] = [[pair if pair[0] >= 0 else None for pair in row] for row in rows]

@@ -251,7 +251,8 @@ def _settle(
         values[low + rows] = own
     for number in np.flatnonzero(~sure).tolist():
         row = low + rows[number]
-        spans = _as_v4(*probabilities[:, number, : blocked.shape[1]], ~blocked[number], top_k, length)
+        first, last = probabilities[:, number, : blocked.shape[1]]
+        spans = _as_v4(first, last, ~blocked[number], top_k, length)
         result.counts[row] = count = len(spans[0])
         for values, own, nothing in zip(columns, spans, (-1, -1, 0), strict=True):
             values[row] = nothing

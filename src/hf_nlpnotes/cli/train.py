@@ -26,7 +26,7 @@ A file that comes without test data is cut, and a part of it held out; the part 
 All options of transformers' TrainingArguments are taken too, under their names there (--save-strategy epoch,
 --gradient-accumulation-steps 4, --bf16 true, …): --help-training lists them. Checkpoints go to --output-dir (default:
 OUTPUT.work), and --resume-from-checkpoint true goes on from the last. On several processes:
-  torchrun --nproc_per_node 2 -m hf_nlpnotes_command train …
+  torchrun --nproc_per_node 2 -m hf_nlpnotes train …
 
 The defaults are for small models, such as the embedded one: base and large ones want --learning-rate 1e-5 to 5e-5.
 The metrics on what was held out are printed, and are in OUTPUT/training.json with the options. OUTPUT appears whole,

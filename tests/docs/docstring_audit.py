@@ -47,7 +47,7 @@ def gaps(value: Any) -> Iterator[str]:
     """What a public class or function leaves undescribed, as `name: what is missing`."""
     name = value.__qualname__
     if not inspect.isclass(value):
-        yield from _gaps(name, value.__doc__, _parameters(value), _described_elsewhere(value))
+        yield from _gaps(name, value.__doc__, _parameters(value), frozenset(_described_elsewhere(value)))
         yield from _silent_errors(name, value.__doc__, value)
         return
     docstring = vars(value).get("__doc__")
@@ -68,7 +68,9 @@ def gaps(value: Any) -> Iterator[str]:
             yield from _silent_errors(f"{name}.{attribute}", function.__doc__, function)
 
 
-def _gaps(name: str, docstring: str | None, parameters: list[str], told: set[str] = frozenset()) -> Iterator[str]:
+def _gaps(
+    name: str, docstring: str | None, parameters: list[str], told: frozenset[str] = frozenset()
+) -> Iterator[str]:
     if not (docstring or "").strip():
         yield f"{name}: no docstring"
     elif missing := [parameter for parameter in parameters if parameter not in described(docstring) | told]:
@@ -92,7 +94,7 @@ def _method_gaps(owner: type, attribute: str, function: Callable[..., Any]) -> I
             told |= {*_parameters(overridden), *_variable(function)}
     if not described(docstring):
         told |= set(re.findall(r"`\*{0,2}(\w+)`", docstring or ""))
-    yield from _gaps(f"{owner.__qualname__}.{attribute}", docstring, _parameters(function), told)
+    yield from _gaps(f"{owner.__qualname__}.{attribute}", docstring, _parameters(function), frozenset(told))
 
 
 def _silent_errors(name: str, docstring: str | None, function: Callable[..., Any]) -> Iterator[str]:
@@ -148,10 +150,9 @@ def _options(value: type) -> list[str]:
     constructors = [vars(base)["__init__"] for base in ours if "__init__" in vars(base)]
     if not constructors:
         return []
-    theirs = [vars(base)["__init__"] for base in value.__mro__ if not _is_ours(base) and "__init__" in vars(base)]
-    theirs = [constructor for constructor in theirs if constructor is not object.__init__]
-    known = {name for constructor in theirs for name in _parameters(constructor)}
-    known |= _variable(constructors[0]) if theirs else set()
+    others = [base for base in value.__mro__ if not _is_ours(base) and base is not object and "__init__" in vars(base)]
+    known = {name for base in others for name in _parameters(vars(base)["__init__"])}
+    known |= _variable(constructors[0]) if others else set()
     return [name for name in _parameters(constructors[0]) if name not in known]
 
 

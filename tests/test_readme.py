@@ -1,4 +1,4 @@
-"""The snippets of README.md and docs/*.md run, and print what they say they print.
+"""The snippets of both README files and docs/*.md run, and print what they say they print.
 
 A ```python block stands by itself and runs in a folder with the files that the snippets name. Text after `# ` behind a
 `print(...)`, or a ```text block below, is what it prints, with `...` for any text. In a ```bash block the lines that
@@ -23,7 +23,8 @@ from PIL import ImageFont
 from hf_nlpnotes.models.chinesebert import ChineseBertConfig, ChineseBertForMaskedLM, ChineseBertTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "README.zh-CN.md", *DOCS]
 FENCE = re.compile(
     r"^```(?P<language>\w+)\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )
@@ -146,9 +147,15 @@ def test_every_link_to_a_file_of_the_repository_leads_somewhere() -> None:
     assert not broken
 
 
+def test_the_two_readmes_link_to_each_other() -> None:
+    english, chinese = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
+    assert "](README.zh-CN.md)" in english
+    assert "](README.md)" in chinese
+
+
 def test_the_first_page_names_every_page_of_the_documentation() -> None:
     index = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8")
-    missing = [page.name for page in PAGES[1:] if page.name != "index.md" and f"({page.name})" not in index]
+    missing = [page.name for page in DOCS if page.name != "index.md" and f"({page.name})" not in index]
     assert not missing
 
 

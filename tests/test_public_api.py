@@ -70,7 +70,7 @@ def test_type_information_and_the_embedded_model_travel_with_the_package() -> No
 
 def test_extras_are_needed_only_by_what_needs_them() -> None:
     """Every module imports in an environment that has no more than the package's own dependencies."""
-    optional = ["jieba", "matplotlib", "onnx", "onnxruntime", "PIL", "sklearn"]
+    optional = ["gradio", "jieba", "matplotlib", "onnx", "onnxruntime", "PIL", "shtab", "sklearn"]
     program = (
         "import importlib, importlib.machinery, sys\n"
         "class Without(importlib.machinery.PathFinder):\n"

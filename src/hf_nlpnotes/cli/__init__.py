@@ -48,7 +48,11 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
+    """Run the command line and return the exit code.
+
+    Args:
+        argv: the arguments; None: those of the process.
+    """
     _write_utf8()
     parser = _parser()
     args, more = parser.parse_known_args(argv)

@@ -96,7 +96,13 @@ def cmrc2018(predictions: Predictions, references: References, *, per_question: 
 
 
 def drcd(predictions: Predictions, references: References, *, per_question: bool = False) -> dict[str, Any]:
-    """Score predictions on DRCD (Shao et al. 2018): as `cmrc2018`, whose script is what DRCD is reported with."""
+    """Score predictions on DRCD (Shao et al. 2018): as `cmrc2018`, whose script is what DRCD is reported with.
+
+    Args:
+        predictions: As of `cmrc2018`.
+        references: As of `cmrc2018`.
+        per_question: As of `cmrc2018`.
+    """
     return cmrc2018(predictions, references, per_question=per_question)
 
 

@@ -132,7 +132,11 @@ class SpanMetrics:
         return scores
 
     def answers(self, logits: Sequence[Any]) -> SpanPredictions:
-        """Answers from `(start_logits, end_logits, …)`, each (features, width); what else the model gives is left."""
+        """Answers from `(start_logits, end_logits, …)`, each (features, width); what else the model gives is left.
+
+        Args:
+            logits: The model's outputs, `(start_logits, end_logits, …)`, each (features, width).
+        """
         return extract_spans(
             self.examples,
             self.features,

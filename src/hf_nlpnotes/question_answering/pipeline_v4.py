@@ -118,9 +118,22 @@ def select_starts_ends(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """v4's function of this name for one window, (1, width) or (width,); `decode_windows` takes many.
 
+    Args:
+        start: Logits of first tokens.
+        end: Logits of last tokens.
+        p_mask: 1 for tokens that cannot be of an answer.
+        attention_mask: 0 for padding; None: there is none.
+        min_null_score: The lowest null score of the windows before.
+        top_k: As of `decode_windows`.
+        handle_impossible_answer: Whether the null score is computed.
+        max_answer_len: As of `decode_windows`.
+
     Returns:
         First tokens, last tokens (included), scores, and the lower of `min_null_score` and this window's null score
         where impossible answers are handled.
+
+    Raises:
+        ValueError: Several windows, and as of `decode_windows`.
     """
     found = decode_windows(
         np.atleast_2d(start),

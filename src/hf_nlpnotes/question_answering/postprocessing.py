@@ -144,6 +144,11 @@ def save_predictions(
 ) -> list[Path]:
     """Writes the JSON files that the example script writes; each is whole or absent.
 
+    Args:
+        found: From `extract_spans`.
+        output_dir: The folder, which must exist.
+        prefix: Stands before each file's name, with an underscore; None: nothing.
+
     Raises:
         NotADirectoryError: `output_dir` is no folder.
     """

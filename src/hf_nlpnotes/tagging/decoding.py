@@ -176,7 +176,7 @@ class TagDecoder:
             ValueError: `k` is below 1.
         """
         if k < 1:
-            raise ValueError(f"n must be a whole number of at least 1, got {k!r}")
+            raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
         self._check(logits, [len(logits)])
         neighbours = self.neighbours or _of_constraints(self.allowed, logits)
         sizes = torch.tensor([len(logits)], device=logits.device)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from hardening_inputs import damaged, damaged_text, json_files, put, refused
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers.utils import logging
 
@@ -51,6 +51,17 @@ def test_a_folder_is_read_or_refused(folder, name, data):
         path.write_bytes(whole)
 
 
+def test_a_header_that_is_cut_off_is_refused(folder):
+    path = folder / FONT
+    whole = path.read_bytes()
+    try:
+        put(folder, FONT, whole[:10] + b"{" + whole[10:])  # NumPy gives up with an error of Python's tokenizer
+        with pytest.raises(ValueError, match="STFANGSO"):
+            official_layout(folder)
+    finally:
+        path.write_bytes(whole)
+
+
 CONFIG = {
     "model_type": "chinesebert",
     "vocab_size": 30,
@@ -77,6 +88,8 @@ PADDLE = {"init_args": [{"hidden_size": 16, "pool_act": "tanh"}], "init_class": 
 
 
 @given(content=json_files(PADDLE))
+@example(content=b'{"init_class": [null]}')
+@example(content=b'{"init_args": 5}')
 def test_a_configuration_of_paddle_is_read_or_refused(folder, content):
     path = put(folder.parent, "model_config.json", content)
     refused(read_paddle_config, path, naming=path)

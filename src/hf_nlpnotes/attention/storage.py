@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError  # NumPy reads the header of an array as Python's tokens
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ HEADER = "header.json"
 
 _DAMAGE = (  # what numpy, zipfile, zlib and json raise for bytes that are not what they should be
     *(ValueError, KeyError, TypeError, AttributeError, NotImplementedError, EOFError, OSError, OverflowError),
-    *(zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, MemoryError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, MemoryError, SyntaxError, TokenError),
 )
 
 

@@ -24,6 +24,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tokenize import TokenError  # NumPy reads the header of an array as Python's tokens
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -429,7 +430,7 @@ def load_glyphs(path: str | os.PathLike[str], tokens: Iterable[str] | None = Non
 
 _DAMAGE = (  # what numpy, zipfile and zlib raise for bytes that are not what they should be
     *(ValueError, KeyError, TypeError, AttributeError, NotImplementedError, EOFError),
-    *(zipfile.BadZipFile, zlib.error, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, RuntimeError, SyntaxError, TokenError, MemoryError, OverflowError, OSError),
 )
 
 

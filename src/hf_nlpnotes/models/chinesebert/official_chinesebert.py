@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from tokenize import TokenError  # NumPy reads the header of an array as Python's tokens
 from typing import Any
 
 import numpy as np
@@ -288,7 +289,7 @@ def _read_fonts(files: FolderOrHub) -> np.ndarray:
 def _read_font(path: Path) -> np.ndarray:
     try:
         bitmaps = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (*_DAMAGE, SyntaxError, TokenError, MemoryError, OverflowError) as error:
         raise ValueError(f"{path} is not a whole .npy file ({error}): download it again") from error
     if bitmaps.ndim != 3 or bitmaps.shape[1:] != (GLYPH_SIZE, GLYPH_SIZE) or not _is_whole(torch.from_numpy(bitmaps)):
         raise ValueError(

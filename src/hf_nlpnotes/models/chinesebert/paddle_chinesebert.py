@@ -98,12 +98,17 @@ def read_paddle_config(path: Path) -> dict[str, Any]:
         options: dict[str, Any] = {}
         while isinstance(stated, dict):  # a head keeps the model's options as its first argument
             options = {**{name: value for name, value in stated.items() if name != "init_args"}, **options}
-            stated = next(iter(stated.get("init_args") or ()), None)
+            arguments = stated.get("init_args")
+            stated = arguments[0] if isinstance(arguments, list) and arguments else None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): download it again") from error
     if options.get("pool_act", "tanh") != "tanh":
         raise ValueError(f"{path}: pool_act is {options['pool_act']!r}; BERT's pooler has tanh")
-    named = options.pop("init_class", None) or next(iter(options.get("architectures") or ()), "")
+    architectures = options.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else ""
+    named = options.pop("init_class", None) or first
+    if not isinstance(named, str):
+        raise ValueError(f"{path}: the model's class is {named!r}, expected a name: download the file again")
     _, has_head, task = named.partition("For")
     head = f"ChineseBertFor{task.replace('Pretraining', 'MaskedLM')}" if has_head else "ChineseBertModel"
     labels = options.pop("num_classes", None)

@@ -34,7 +34,8 @@ class names_encoder_inputs:  # noqa: N801 -- a decorator
         if instance is None:
             return self.function
         if torch.compiler.is_compiling():  # nobody looks at a signature there
-            return MethodType(self.function, instance)
+            # As Python binds a function: the compiler cannot follow a call of the class of methods.
+            return self.function.__get__(instance, owner)
         try:
             encoder = instance.encoder_model
         except AttributeError:  # under construction

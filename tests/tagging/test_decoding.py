@@ -60,6 +60,14 @@ def test_n_best_and_their_probabilities():
     assert [tags for tags, _ in found] == [list(path) for path, _ in ranked]
     assert [share for _, share in found] == pytest.approx([share for _, share in ranked], rel=1e-5)
     assert len(decoder.n_best(logits, 10_000)) == len(paths)
+    assert [tags for tags, _ in decoder.n_best(logits, 1)] == [list(ranked[0][0])]
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_one_label_alone(constrained):
+    decoder = TagDecoder.of(["S"], "BMES", constrained=constrained)
+    assert decoder.decode(torch.zeros(3, 1), [1, 2]).tolist() == [0, 0, 0]
+    assert decoder.n_best(torch.zeros(2, 1), 3) == [([0, 0], 1.0)]
 
 
 def test_with_a_crf():
@@ -79,6 +87,9 @@ def test_with_a_crf():
         ]
         for mine, row in zip(decoder.probabilities(stream, lengths).split(lengths), rows, strict=True):
             torch.testing.assert_close(mine, reference.marginals(row)[0], rtol=1e-5, atol=1e-6)
+        tags = decoder.decode(stream, lengths)
+        shares = [decoder.probabilities(stream, lengths)[place, tag] for place, tag in enumerate(tags.tolist())]
+        torch.testing.assert_close(decoder.tag_probabilities(stream, tags, lengths), torch.stack(shares))
 
 
 def test_greedy_takes_each_token_s_best():
@@ -86,6 +97,9 @@ def test_greedy_takes_each_token_s_best():
     decoder = TagDecoder.of(LABELS, constrained=False)
     assert torch.equal(decoder.decode(stream, [30]), stream.argmax(-1))
     torch.testing.assert_close(decoder.probabilities(stream, [30]), stream.softmax(-1))
+    tags = torch.arange(30) % len(LABELS)
+    shares = stream.softmax(-1)[torch.arange(30), tags]
+    torch.testing.assert_close(decoder.tag_probabilities(stream, tags, [30]), shares)
 
 
 @pytest.mark.parametrize("scheme", list(SCHEMES))

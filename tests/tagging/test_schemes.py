@@ -80,6 +80,15 @@ class TestWritingAndReading:
         assert tags_to_spans(["B", "E", "S"], "BMES") == [("", 0, 2), ("", 2, 3)]
         assert convert_tags(["B", "M", "E", "S"], "BMES", "BIO") == ["B", "I", "I", "B"]
 
+    @pytest.mark.parametrize("scheme", PREFIXED)
+    def test_untyped_spans_come_back_too(self, scheme):
+        """The type of O is the empty string as well, and yet it is no span's neighbour."""
+        for length, spans in SETS:
+            untyped = [Span("", span.start, span.end) for span in spans]
+            tags = spans_to_tags(untyped, length, scheme)
+            for illegal in ("error", "repair", "drop"):
+                assert tags_to_spans(tags, scheme, illegal=illegal) == untyped, tags
+
     def test_single_tags_are_a_span_each(self):
         assert tags_to_spans(["NN", "VV", "O"], "POS") == [("NN", 0, 1), ("VV", 1, 2)]
         assert spans_to_tags([("NN", 0, 1)], 2, "POS") == ["NN", "O"]
@@ -143,6 +152,7 @@ class TestDetection:
 
     def test_labels_without_prefixes_are_single_tags(self):
         assert detect_scheme(["NN", "M", "P", "VV"]) == "SINGLE"
+        assert detect_scheme(["B", "Ba", "I", "Is"]) == "SINGLE"  # a prefix ends at the hyphen
 
     def test_a_mixture_fits_nothing(self):
         with pytest.raises(ValueError, match="fit no tagging scheme: B-A, X-A"):
@@ -160,11 +170,17 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"B-A cannot end a sentence, position 2"):
             validate_tags(["O", "B-A"], "BIOES")
         assert [violation.position for violation in find_violations(["I-A", "O", "I-B"])] == [0, 2]
+        with pytest.raises(ValueError, match=r"position 1\. Pass"):
+            validate_tags(["O", "I-A"])
+        with pytest.raises(ValueError, match=r"position 0 \(2 places in all\)\. Pass"):
+            validate_tags(["I-A", "O", "I-B"])
 
     @pytest.mark.parametrize(
         ("spans", "message"),
         [
             ([("A", 0, 3), ("B", 1, 2)], "nested in"),
+            ([("A", 0, 3), ("B", 1, 3)], "nested in"),
+            ([("A", 0, 2), ("B", 0, 3)], "nested in"),
             ([("A", 0, 2), ("B", 1, 3)], "overlapping"),
             ([("A", 1, 1)], "does not lie in a sentence of 4 tokens"),
             ([("A", 2, 5)], "does not lie in a sentence of 4 tokens"),
@@ -181,6 +197,8 @@ class TestBadInput:
             spans_to_tags([], 0)
         with pytest.raises(ValueError, match="tag 'Q-A' is not a tag of IOB2"):
             tags_to_spans(["Q-A"])
+        with pytest.raises(ValueError, match="tag 'BA' is not a tag of IOB2"):
+            tags_to_spans(["BA"])
         with pytest.raises(ValueError, match="no tagging scheme 'BOI'"):
             get_scheme("BOI")
         with pytest.raises(ValueError, match="illegal must be"):
@@ -189,6 +207,10 @@ class TestBadInput:
     def test_one_sentence_at_a_time(self):
         with pytest.raises(TypeError, match="got list"):
             tags_to_spans([["O", "B-A"]])
+        with pytest.raises(TypeError, match="got tuple"):
+            tags_to_spans([("O", "B-A")])
+        with pytest.raises(TypeError, match="got int: 7"):
+            tags_to_spans([7], "POS")
         with pytest.raises(TypeError, match="got one string"):
             tags_to_spans("O")
         with pytest.raises(TypeError, match="must be a name or a Scheme"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         ChineseBertTokenizer,
     )
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "EMBEDDED_MODEL",

@@ -169,10 +169,10 @@ def test_word_scores_are_mean_log_probabilities() -> None:
 
 
 def test_mask_positions_follow_the_padding_side() -> None:
-    label_mask = torch.tensor([[0, 0, 1, 1, 0], [0, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
+    label_mask = torch.tensor([[0, 0, 1, 1, 0], [0, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 0, 0, 1, 0]])
     positions, counts = mask_positions(label_mask)
-    assert counts.tolist() == [2, 1, 3]
-    assert positions.tolist() == [[2, 3, 0], [1, 0, 0], [0, 1, 2]]
+    assert counts.tolist() == [2, 1, 3, 2]
+    assert positions.tolist() == [[2, 3, 0], [1, 0, 0], [0, 1, 2], [0, 3, 0]]
 
 
 class _Tokenizer:
@@ -193,3 +193,12 @@ def test_the_longest_input(name: str, limit: float, expected: int) -> None:
     if expected < limit:
         with pytest.raises((IndexError, RuntimeError)), torch.no_grad():
             model(input_ids=torch.full((1, expected + 1), 7))
+
+
+@pytest.mark.parametrize("rows", [None, 0, -1])
+def test_a_table_of_no_positions_is_no_limit(rows: int | None) -> None:
+    """Models with relative positions alone write 0, -1 or nothing there."""
+    model = tiny("bert")
+    model.config.max_position_embeddings = rows
+    assert longest_input(model, _Tokenizer(1e30)) is None
+    assert longest_input(model, _Tokenizer(25)) == 25

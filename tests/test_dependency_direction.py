@@ -14,13 +14,14 @@ ANYTHING = None
 
 # Room (top-level module or subpackage) -> the rooms of ours that it may import.
 MAY_IMPORT: dict[str, set[str] | None] = {
+    "_compat": set(),
     "layers": set(),
     "question_answering": set(),
     "attention": set(),
     "models": {"layers"},
     "tagging": {"layers"},
     "prompting": set(),  # models come in through the Auto classes
-    "training": {"layers"},
+    "training": {"layers", "_compat"},
     "adapters": {"layers"},
     "pretraining": {"models"},
     "corpora": {"tagging"},
@@ -31,6 +32,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "app": {"attention", "models", "prompting", "tagging", "__init__"},
     "_registration": {"models", "pipelines", "layers", "adapters"},
     "__init__": ANYTHING,  # public names, loaded when they are asked for
+    "__main__": {"cli"},
     "cli": ANYTHING,
 }
 

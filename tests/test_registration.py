@@ -44,7 +44,7 @@ def state():
         "path": list(sys.path),
         "auto": [len(mapping._extra_content) for mapping in auto],
         "tasks": sorted(transformers.pipelines.PIPELINE_REGISTRY.get_supported_tasks()),
-        "removed": sorted(transformers.pipelines.REMOVED_TASKS),
+        "removed": sorted(getattr(transformers.pipelines, "REMOVED_TASKS", ())),
         "lora": sorted(peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING),
     }
 
@@ -68,8 +68,9 @@ def probe():
 def test_import_has_no_other_effect(probe):
     before, after, _, _ = probe
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"auto", "tasks", "removed", "question-answering", "lora"}
-    assert set(before["removed"]) - set(after["removed"]) == {"question-answering"}
+    taken_back = {"removed"} if before["removed"] else set()
+    assert changed == {"auto", "tasks", "question-answering", "lora"} | taken_back
+    assert set(before["removed"]) - set(after["removed"]) == ({"question-answering"} if taken_back else set())
     added_tasks = {"zero-shot-prompt", "extractive-question-answering", "question-answering", "sequence-tagging"}
     assert set(after["tasks"]) - set(before["tasks"]) == added_tasks
     assert set(after["lora"]) - set(before["lora"]) == {"chinesebert", "layer_selection", "joint_span", "crf"}
@@ -107,8 +108,10 @@ def test_pipelines_run_on_the_embedded_model():
 def test_transformers_refuses_tasks_that_it_removed_before_it_looks_for_them(probe):
     """What the registration takes back: where this fails, transformers has changed and there is another way."""
     before, after, _, _ = probe
-    assert "has been removed from transformers" in before["question-answering"]
     assert after["question-answering"] == "question-answering"
+    if not before["removed"]:
+        pytest.skip("this transformers has no table of removed tasks (5.17 has none): it knows nothing of the task")
+    assert "has been removed from transformers" in before["question-answering"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from transformers import (
     GPT2Model,
 )
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.adapters import BottleneckAdapterConfig, BottleneckAdapterLayer
 
 # peft 0.21 asks transformers for an attribute by its old name.
@@ -294,7 +295,7 @@ def test_activation_checkpointing_changes_no_gradient(placement: str) -> None:
     gradients = []
     for reentrant in (None, False, True):
         if reentrant is not None:
-            model.get_base_model().activation_checkpointing_enable({"use_reentrant": reentrant})
+            getattr(model.get_base_model(), f"{CHECKPOINTING}_enable")({"use_reentrant": reentrant})
         model.zero_grad()
         model(input_ids=IDS).logits.square().sum().backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad and p.grad is not None])

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, T5Config, T5Model
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.layers.layer_accumulation import run_selected, start_accumulation, watch_layers
 from hf_nlpnotes.layers.layer_selection import LayerSelection
 from hf_nlpnotes.layers.scalar_mix import ScalarMix
@@ -206,7 +207,7 @@ def test_activation_checkpointing_changes_no_gradient(reentrant: bool) -> None:
     mix, inputs = ScalarMix(5), tokens()
     parameters = [*encoder.parameters(), *mix.parameters()]
     plain = torch.autograd.grad(run(encoder, "mix", inputs, mix).features.square().sum(), parameters)
-    encoder.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
+    getattr(encoder, f"{CHECKPOINTING}_enable")({"use_reentrant": reentrant})
     run(encoder, "mix", inputs, mix).features.square().sum().backward()
     for parameter, gradient in zip(parameters, plain, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-6)

@@ -26,6 +26,7 @@ from transformers import (
     pipeline,
 )
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.prompting import Verbalizer
 from hf_nlpnotes.prompting.config import PROMPT_FILE, PromptConfig
 from hf_nlpnotes.prompting.model import PromptForSequenceClassification
@@ -307,7 +308,7 @@ def test_gradient_checkpointing(folder: Path, tmp_path: Path) -> None:
         model = load(folder)
         Trainer(
             model,
-            arguments(tmp_path, max_steps=2, activation_checkpointing=checkpointing),
+            arguments(tmp_path, max_steps=2, **{CHECKPOINTING: checkpointing}),
             model.data_collator(),
             DATA,
         ).train()

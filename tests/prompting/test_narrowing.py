@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, ModernBertConfig, ModernBertForMaskedLM
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.prompting.narrowing import candidates
 from hf_nlpnotes.prompting.predictions import mask_logits, predict_masks
 
@@ -84,7 +85,7 @@ def test_training_runs_in_full() -> None:
     model = bert()
     narrowed(model)
     model.train()
-    (getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable)()
+    getattr(model, f"{CHECKPOINTING}_enable")()
     inputs, positions = batch()
     with lengths(model.bert.encoder.layer[-1].intermediate) as seen:
         predict_masks(model, inputs, positions).logits_of(torch.arange(60)).sum().backward()

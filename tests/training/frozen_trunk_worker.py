@@ -12,6 +12,7 @@ import torch.distributed as dist
 from frozen_trunk_runs import Losses, Rows, build, train
 from torch import nn
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.training.frozen_trunk import FeatureExtraction
 
 
@@ -32,7 +33,7 @@ def main() -> None:
         ("unused", None, {"ddp_find_unused_parameters": True}),
         ("memory", "memory", {}),
         ("folder", output / "states", {}),
-        ("checkpointing", "memory", {"activation_checkpointing": True}),
+        ("checkpointing", "memory", {CHECKPOINTING: True}),
     ]:
         model, extraction = build(), FeatureExtraction(2, cache=cache)
         losses = train(

@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.training.multi_task import MultiTaskModel
 from hf_nlpnotes.training.multi_task_data import MultiTaskDataset, TaskDataset, task_datasets
 from hf_nlpnotes.training.multi_task_sampling import TaskSampling
@@ -147,7 +148,7 @@ CASES: dict[str, dict[str, Any]] = {
     "float32": {"per_device_train_batch_size": 2},
     "checkpointing": {
         "per_device_train_batch_size": 2,
-        "activation_checkpointing": True,
+        CHECKPOINTING: True,
         "ddp_find_unused_parameters": True,
     },
     "split batches": {
@@ -196,7 +197,7 @@ def main() -> None:
     results["world_size"] = dist.get_world_size()
     results["refused"] = {
         "unused": refused(folder, output / "refused", ddp_find_unused_parameters=False),
-        "checkpointing": refused(folder, output / "refused", activation_checkpointing=True),
+        "checkpointing": refused(folder, output / "refused", **{CHECKPOINTING: True}),
         "static": refused(folder, output / "refused", ddp_static_graph=True),
     }
     rank = dist.get_rank()

@@ -22,6 +22,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.training.frozen_trunk import FeatureExtraction
 from hf_nlpnotes.training.frozen_trunk_store import FolderStore, MemoryStore
 
@@ -130,7 +131,7 @@ def test_activation_checkpointing_does_not_run_the_trunk_again(tmp_path):
         for index, layer in enumerate(model.bert.encoder.layer):
             layer.attention.register_forward_hook(lambda *_, i=index, f=frozen: calls[f].append(i))
         callbacks = [FeatureExtraction(2)] if frozen else []
-        train(model, tmp_path, *callbacks, max_steps=1, activation_checkpointing=True)
+        train(model, tmp_path, *callbacks, max_steps=1, **{CHECKPOINTING: True})
     assert sorted(calls[False]) == [0, 0, 1, 1, 2, 2]
     assert sorted(calls[True]) == [0, 1, 2, 2]
 
@@ -158,7 +159,7 @@ def test_losses_and_weights_are_those_without_the_cache(tmp_path, name, layers):
     [
         {"gradient_accumulation_steps": 3},
         {"dataloader_num_workers": 2},
-        {"activation_checkpointing": True},
+        {CHECKPOINTING: True},
         {"per_device_train_batch_size": 1},
         {"bf16": True},
     ],
@@ -402,7 +403,7 @@ def test_bad_options_for_a_model(tmp_path):
         train(build(), tmp_path, FeatureExtraction(4))
     with pytest.raises(ValueError, match="nothing to cache"):
         train(build(), tmp_path, FeatureExtraction(0, cache="memory"))
-    reentrant = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}}
+    reentrant = {CHECKPOINTING: True, f"{CHECKPOINTING}_kwargs": {"use_reentrant": True}}
     with pytest.raises(ValueError, match="use_reentrant"):
         train(build(), tmp_path, FeatureExtraction(2), **reentrant)
 

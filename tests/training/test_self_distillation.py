@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer, TrainerCallback
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.models.chinesebert import ChineseBertForSequenceClassification
 from hf_nlpnotes.training import loss_scaling
 from hf_nlpnotes.training.self_distillation import (
@@ -218,7 +219,7 @@ def test_with_activation_checkpointing_it_is_the_same(tmp_path):
     """The student's layers are computed again in the backward pass, after the teacher has come and gone."""
     models = [build(dtype=torch.float64) for _ in range(2)]
     for model, on in zip(models, (False, True), strict=True):
-        options = {"activation_checkpointing": on, "max_steps": 4}
+        options = {CHECKPOINTING: on, "max_steps": 4}
         trainer(tmp_path, model, data(), [SelfDistillation(2.0, 2)], **options).train()
     assert_weights(models[1], History.now(models[0]), atol=1e-12)
 

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.layers.layer_discovery import layer_groups
 from hf_nlpnotes.training.unfreezing import (
     LISA,
@@ -180,7 +181,7 @@ def matrix(output: Path) -> dict[str, Spy]:
         for checkpointing in (False, True):
             for accumulation in (1, 2):
                 key = f"{preset}, checkpointing {checkpointing}, accumulation {accumulation}"
-                found[key] = train([make()], output, accumulation, activation_checkpointing=checkpointing)
+                found[key] = train([make()], output, accumulation, **{CHECKPOINTING: checkpointing})
         found[f"{preset}, float32"] = train([make()], output, dtype=torch.float32)
     return found
 
@@ -366,7 +367,7 @@ def main() -> None:
     found: dict[str, Any] = {"matrix": {key: (spy.weights, spy.logs) for key, spy in matrix(output).items()}}
     for accumulation in (1, 2):
         for checkpointing in (False, True):
-            spy = fallback(output, "chain-thaw", accumulation=accumulation, activation_checkpointing=checkpointing)
+            spy = fallback(output, "chain-thaw", accumulation=accumulation, **{CHECKPOINTING: checkpointing})
             key = f"chain-thaw, checkpointing {checkpointing}, accumulation {accumulation}"
             found.setdefault("fallback", {})[key] = (spy.weights, spy.logs)
     counters = {name: ByteCounter() for name in ("gradual", "lisa", "accumulated", "fallback")}

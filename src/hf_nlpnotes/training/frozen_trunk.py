@@ -25,6 +25,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.training_args import ParallelMode
 from transformers.utils import logging
 
+from hf_nlpnotes._compat import CHECKPOINTING
+
 from .frozen_trunk_cache import TrunkCache
 from .frozen_trunk_parts import FrozenMode, find_trunk
 from .frozen_trunk_store import FolderStore, MemoryStore, StateStore
@@ -205,13 +207,12 @@ def _refuse(args: TrainingArguments, model: nn.Module, *, with_cache: bool) -> N
         )
     if with_cache and getattr(args, "torch_compile", False):
         raise ValueError("a cache does not work in a compiled model: set torch_compile=False, or take cache=None")
-    checkpointing = getattr(args, "activation_checkpointing", False) or getattr(args, "gradient_checkpointing", False)
-    checkpointing = checkpointing or any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
-    options = getattr(args, "activation_checkpointing_kwargs", None) or getattr(
-        args, "gradient_checkpointing_kwargs", None
+    checkpointing = getattr(args, CHECKPOINTING) or any(
+        getattr(part, "gradient_checkpointing", False) for part in model.modules()
     )
-    if checkpointing and (options or {}).get("use_reentrant", False):
+    options = getattr(args, f"{CHECKPOINTING}_kwargs") or {}
+    if checkpointing and options.get("use_reentrant", False):
         raise ValueError(
             "reentrant activation checkpointing needs inputs that require gradients, which a frozen trunk does not "
-            'give: set activation_checkpointing_kwargs={"use_reentrant": False}'
+            f'give: set {CHECKPOINTING}_kwargs={{"use_reentrant": False}}'
         )

@@ -25,6 +25,8 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
+from hf_nlpnotes._compat import CHECKPOINTING
+
 from .multi_task_sampling import TaskSampling, task_schedule
 
 
@@ -268,8 +270,7 @@ def _check_arguments(args: TrainingArguments) -> None:
             " accelerate launch."
         )
     unused = args.ddp_find_unused_parameters
-    # Two names of one option, the second before transformers 5.2x.
-    checkpointing = any(getattr(args, f"{kind}_checkpointing", None) for kind in ("activation", "gradient"))
+    checkpointing = getattr(args, CHECKPOINTING)
     if args.world_size > 1 and (unused is False or (unused is None and checkpointing)):
         raise ValueError(
             "A step leaves the other tasks' heads without gradient, which DistributedDataParallel must look for: set"

@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.models.chinesebert import (
     ChineseBertConfig,
     ChineseBertForMaskedLM,
@@ -362,7 +363,7 @@ class TestTraining:
         model = ChineseBertForMaskedLM(model.config).train()
         batch = make_batch(model) | make_labels(ChineseBertForMaskedLM, make_batch(model), model.config)
         twin = copy.deepcopy(model)
-        getattr(twin, "activation_checkpointing_enable", twin.gradient_checkpointing_enable)()
+        getattr(twin, f"{CHECKPOINTING}_enable")()
         assert twin.bert.encoder.layer[0].gradient_checkpointing
         model(**batch).loss.backward()
         twin(**batch).loss.backward()

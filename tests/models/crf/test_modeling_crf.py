@@ -24,6 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.layers import ConditionalRandomField
 from hf_nlpnotes.models.crf import CrfConfig, CrfForTokenClassification
 from hf_nlpnotes.models.layer_selection import LayerSelectionConfig, LayerSelectionModel
@@ -342,14 +343,13 @@ class TestTraining:
         assert not torch.equal(crf.transitions, build(bert_folder).crf.transitions)
         assert loaded.get_base_model().decode(logits) == peft_model.get_base_model().decode(logits)
 
-    @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
     def test_gradient_checkpointing(self, bert_folder):
         model = build(bert_folder).train()
         model.classifier.dropout.p = 0.0
         model(**batch(), labels=labels()).loss.backward()
         expected = model.encoder.embeddings.word_embeddings.weight.grad.clone()
         model.zero_grad()
-        model.gradient_checkpointing_enable()
+        getattr(model, f"{CHECKPOINTING}_enable")()
         model(**batch(), labels=labels()).loss.backward()
         torch.testing.assert_close(model.encoder.embeddings.word_embeddings.weight.grad, expected)
 

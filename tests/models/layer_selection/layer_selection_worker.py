@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.models.layer_selection import LayerSelectionForSequenceClassification
 
 TEXTS = ["我喜欢猫", "国足今晚出战", "股票涨跌", "北京大学老师开心", "手机芯片", "难过", "酒店服务很好", "天气真好"]
@@ -55,7 +56,7 @@ CASES = {
     "mix": ("mix", {"ddp_find_unused_parameters": False}),
     "below": ("layer:1", {"ddp_find_unused_parameters": False}),
     "accumulated": ("last:2:mix", {"gradient_accumulation_steps": 2}),
-    "checkpointed": ("mix", {"activation_checkpointing": True}),
+    "checkpointed": ("mix", {CHECKPOINTING: True}),
 }
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from hf_nlpnotes._compat import CHECKPOINTING
+
 WORKER = Path(__file__).with_name("layer_selection_worker.py")
 SPEC = importlib.util.spec_from_file_location("layer_selection_worker", WORKER)
 worker = importlib.util.module_from_spec(SPEC)
@@ -37,7 +39,7 @@ def ranks(tiny_chinesebert_folder, tmp_path_factory):
 def test_two_processes_train_as_one(ranks, name, tiny_chinesebert_folder, tmp_path):
     assert ranks[0]["world_size"] == 2
     selection, options = worker.CASES[name]
-    checkpointing = {key: value for key, value in options.items() if key == "activation_checkpointing"}
+    checkpointing = {key: value for key, value in options.items() if key == CHECKPOINTING}
     alone = worker.train(tiny_chinesebert_folder, tmp_path, selection, batch=8, **checkpointing)
     before = worker.LayerSelectionForSequenceClassification.from_encoder(tiny_chinesebert_folder).state_dict()
     moved = 0

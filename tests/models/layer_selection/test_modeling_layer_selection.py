@@ -27,6 +27,7 @@ from transformers import (
     pipeline,
 )
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.layers.layer_selection import LayerSelection
 from hf_nlpnotes.layers.scalar_mix import ScalarMix
 from hf_nlpnotes.models.chinesebert import ChineseBertModel, ChineseBertTokenizer
@@ -348,8 +349,8 @@ def test_activation_checkpointing(bert_folder) -> None:
     model, batch, labels = build(bert_folder, classifier_dropout=0.0).train(), tokens(), torch.tensor([0, 1])
     parameters = [p for p in model.parameters() if p.requires_grad]
     plain = torch.autograd.grad(model(**batch, labels=labels).loss, parameters)
-    model.activation_checkpointing_enable()
-    assert model.is_activation_checkpointing
+    getattr(model, f"{CHECKPOINTING}_enable")()
+    assert getattr(model, f"is_{CHECKPOINTING}")
     found = torch.autograd.grad(model(**batch, labels=labels).loss, parameters)
     torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-7)
 

@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 from transformers import BertForSequenceClassification, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
+from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.training.unfreezing import (
     ChainThaw,
     Epoch,
@@ -119,7 +120,7 @@ def test_accumulation_and_checkpointing_change_nothing(worker, tmp_path, preset)
     make = worker.PRESETS[preset]
     reference = worker.train([make()], tmp_path)
     for accumulation, checkpointing in ((4, False), (2, True)):
-        spy = worker.train([make()], tmp_path, accumulation, activation_checkpointing=checkpointing)
+        spy = worker.train([make()], tmp_path, accumulation, **{CHECKPOINTING: checkpointing})
         assert spy.trained == reference.trained
         assert max((a - b).abs().max() for a, b in zip(spy.weights, reference.weights, strict=True)) <= 1e-12
         norms = [[entry["grad_norm"] for entry in run.logs if "grad_norm" in entry] for run in (spy, reference)]

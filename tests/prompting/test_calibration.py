@@ -41,9 +41,11 @@ def test_prior_matching_reaches_the_prior(labels: int, texts: int, scale: float)
     assert (scores - bias).mean().item() == pytest.approx(0, abs=1e-8)
 
 
-def test_two_labels_in_closed_form() -> None:
-    """One text, two labels: softmax(s - b) = prior, so b is s - log(prior) up to a constant."""
-    scores, prior = torch.tensor([[2.0, -1.0]], dtype=torch.float64), torch.tensor([0.8, 0.2], dtype=torch.float64)
+@pytest.mark.parametrize("wanted", [[0.8, 0.2], [1 / 3, 1 / 2, 1 / 6]])
+def test_one_text_in_closed_form(wanted: list[float]) -> None:
+    """softmax(s - b) = prior, so b is s - log(prior) up to a constant. Of three labels the first is right at once."""
+    scores = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64)[:, : len(wanted)]
+    prior = torch.tensor(wanted, dtype=torch.float64)
     expected = scores[0] - prior.log()
     torch.testing.assert_close(
         prior_bias(scores, prior), expected - expected.mean() + scores.mean(), atol=1e-7, rtol=0

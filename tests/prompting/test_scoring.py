@@ -1,5 +1,6 @@
 """Scores of label words: the stock model's logits, all of them, are the oracle."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,6 +174,9 @@ def test_mask_positions_follow_the_padding_side() -> None:
     positions, counts = mask_positions(label_mask)
     assert counts.tolist() == [2, 1, 3, 2]
     assert positions.tolist() == [[2, 3, 0], [1, 0, 0], [0, 1, 2], [0, 3, 0]]
+    places = list(range(1, 512, 3))
+    long = torch.zeros(1, 512, dtype=torch.long).index_fill(1, torch.tensor(places), 1)
+    assert mask_positions(long)[0].tolist() == [places]
 
 
 class _Tokenizer:
@@ -195,10 +199,10 @@ def test_the_longest_input(name: str, limit: float, expected: int) -> None:
             model(input_ids=torch.full((1, expected + 1), 7))
 
 
-@pytest.mark.parametrize("rows", [None, 0, -1])
-def test_a_table_of_no_positions_is_no_limit(rows: int | None) -> None:
+@pytest.mark.parametrize("config", [{}, {"max_position_embeddings": 0}, {"max_position_embeddings": -1}])
+def test_a_table_of_no_positions_is_no_limit(config: dict[str, int]) -> None:
     """Models with relative positions alone write 0, -1 or nothing there."""
-    model = tiny("bert")
-    model.config.max_position_embeddings = rows
+    model = torch.nn.Module()
+    model.config = SimpleNamespace(**config)
     assert longest_input(model, _Tokenizer(1e30)) is None
     assert longest_input(model, _Tokenizer(25)) == 25

@@ -9,6 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hf_nlpnotes.layers import ConditionalRandomField
+from hf_nlpnotes.layers.crf import _Chains
 from hf_nlpnotes.layers.crf_partition import ALGORITHMS
 
 # (batch, seq, num_tags)
@@ -213,6 +214,27 @@ class TestNumbers:
             torch.testing.assert_close(log_z, results[2][0], rtol=1e-12, atol=0)
             torch.testing.assert_close(marginals, results[2][1], rtol=0, atol=1e-10)
 
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    def test_a_sequence_that_is_hopeless_until_its_end(self, algorithm):
+        """Tag 1 is better at each step by 10 and never left, but the last tag must be 0: one sequence is allowed."""
+        crf = ConditionalRandomField(2, ([[True, True], [False, True]], [True, True], [True, False]))
+        crf.algorithm = algorithm
+        emissions = torch.tensor([0.0, 10.0], dtype=torch.float64).expand(1, 100, 2)
+        assert crf.log_partition(emissions).item() == pytest.approx(0, abs=1e-9)
+        torch.testing.assert_close(crf.marginals(emissions)[0, :, 0], torch.ones(100, dtype=torch.float64))
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    @pytest.mark.parametrize(("table", "tag"), [("transitions", 1), ("start_transitions", 1), ("end_transitions", 0)])
+    def test_scores_of_neighbours_far_apart(self, algorithm, table, tag):
+        """Tags that take turns and end in 0: the one sequence that is allowed, 1010, has the low score once."""
+        crf = ConditionalRandomField(2, ([[False, True], [True, False]], [True, True], [True, False]))
+        crf.double().algorithm = algorithm
+        with torch.no_grad():
+            getattr(crf, table)[..., tag] = -1000.0
+        emissions = torch.zeros(1, 4, 2, dtype=torch.float64)
+        assert crf.log_partition(emissions).item() == pytest.approx(-1000, abs=1e-9)
+        assert crf.marginals(emissions)[0, :, 1].tolist() == pytest.approx([1, 0, 1, 0])
+
     def test_minus_infinity_forbids_a_tag_at_a_position(self):
         crf, emissions = random_crf(), random_emissions()
         emissions[:, 2, 1] = -torch.inf
@@ -289,6 +311,15 @@ class TestCost:
         assert "aten::amax" in names
         assert not names & {"aten::item", "aten::_local_scalar_dense"}
 
+    def test_the_parallel_form_is_that_of_accelerators_as_long_as_its_tree_is_small(self):
+        crf = ConditionalRandomField(16)
+        lengths = torch.ones(1, dtype=torch.long)
+        # A tree has 4 numbers of 8 bytes for each pair of tags at each position: 2 GiB at 64 × 4096 positions here.
+        for length, expected in ((4096, "parallel"), (4097, "sequential")):
+            chains = _Chains(torch.empty(64, length, 16, device="meta"), lengths, None)
+            assert crf._algorithm(chains) == expected
+        assert crf._algorithm(_Chains(torch.empty(1, 2, 16), lengths, None)) == "sequential"
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
@@ -319,6 +350,7 @@ class TestRefusals:
         ("tags", "message"),
         [
             ([0, 2, 0], "row 0: tag 2 follows tag 0"),
+            ([1, 0, 2], "row 0: tag 2 follows tag 0"),
             ([2, 0, 0], "begins with tag 2"),
             ([0, 0, 1], "ends with tag 1"),
         ],
@@ -327,6 +359,16 @@ class TestRefusals:
         crf = ConditionalRandomField(3, (TRANSITIONS, STARTS, ENDS))
         with pytest.raises(ValueError, match=message):
             crf(torch.zeros(1, 3, 3), torch.tensor([tags]))
+
+    def test_of_tags_that_an_emission_rules_out(self):
+        emissions = torch.zeros(1, 3, 3).index_fill(2, torch.tensor([1]), -torch.inf)
+        with pytest.raises(ValueError, match="the emission of one of the tags is -inf"):
+            ConditionalRandomField(3)(emissions, torch.tensor([[0, 1, 2]]))
+
+    @pytest.mark.parametrize("method", ["decode", "n_best", "marginals", "log_partition"])
+    def test_of_shapes(self, method):
+        with pytest.raises(ValueError, match=r"shape \(batch, seq, 2\), got \(1, 3, 4\)"):
+            getattr(ConditionalRandomField(2), method)(torch.zeros(1, 3, 4))
 
     @pytest.mark.parametrize("method", ["decode", "n_best", "marginals", "log_partition"])
     def test_of_lengths_that_the_constraints_have_no_sequence_for(self, method):

@@ -45,6 +45,9 @@ def test_gradual_with_several_layers_a_phase() -> None:
 def test_sequential_has_three_steps() -> None:
     """Chronopoulou et al. 2019, 3.2: the new layers, from epoch n the pretrained ones, from epoch k the embeddings."""
     assert trained(sequential_unfreeze(GROUPS)) == [["head"], list(NAMES[1:]), list(NAMES)]
+    without_embeddings = sequential_unfreeze(GROUPS[1:])
+    assert trained(without_embeddings) == [["head"], list(NAMES[1:])]
+    assert [phase.name for phase in without_embeddings.phases] == ["new layers", "hidden layers"]
 
 
 def test_chain_thaw_trains_layers_alone() -> None:

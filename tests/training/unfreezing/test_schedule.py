@@ -122,6 +122,7 @@ def test_longest_wait() -> None:
 def test_nan_is_no_improvement_and_never_the_best() -> None:
     log = losses(math.nan, 0.5, math.nan)
     assert plateau_step(Plateau(patience=1), 0, Progress(3, 9, None, log)) == 1
+    assert plateau_step(Plateau(patience=2), 0, Progress(3, 9, None, losses(math.nan, math.nan, 0.5))) == 2
     values = measurements("eval_loss", 0, 3, log)
     assert best_measurement(values, "min") == (2, 0.5)
     assert best_measurement([(1, math.nan)], "min") is None
@@ -134,6 +135,11 @@ def test_rates_rise_anew_in_a_phase() -> None:
     )
     factors = [schedule.rate_factor(Progress(step, 10)) for step in range(10)]
     assert factors == [1, 1, 0.125, 0.25, 0.375, *[0.5] * 5]
+    by_steps = [UnfreezingSchedule((Phase("a", ("head",), warmup_steps=steps),)) for steps in (1, 2)]
+    assert [[schedule.rate_factor(Progress(step, 10)) for step in range(3)] for schedule in by_steps] == [
+        [1, 1, 1],
+        [0.5, 1, 1],
+    ]
 
 
 def test_a_phase_ends_the_training() -> None:
@@ -153,6 +159,11 @@ class TestSample:
         assert all(draws[step] == draws[step - step % 5] for step in range(100))
         assert len(set(draws)) > 15
         assert sample.drawn(names, 7) != LayerSample(tuple(names), 3, every=5, seed=2).drawn(names, 7)
+
+    def test_the_same_in_every_version(self) -> None:
+        """The smallest digests, as a shell has them: printf 0/3/a | sha256sum. A resumed training draws them again."""
+        sample = LayerSample(("*",), 2, every=2)
+        assert sample.drawn(list("abcd"), 6) == ("c", "d")
 
     def test_uniform(self) -> None:
         """Pearson's χ² over the 10 pairs of 5 layers, in 4000 draws: 9 degrees of freedom, 27.9 at p = 0.001."""
@@ -193,6 +204,16 @@ class TestSample:
             lambda: Phase("a", ("head",), warmup_steps=1.5),
             "a whole number of steps or a part of the training, got 1.5",
         ),
+        (lambda: Phase("a", ("head",), warmup_steps=1.0), "a whole number of steps or a part .*, got 1.0"),
+        (lambda: Phase("a", ("head",), warmup_steps=-1), "a whole number of steps or a part .*, got -1"),
+        (lambda: Phase("a", ("head",), stop=Step(3)), "stop is a Plateau, got Step"),
+        (lambda: Epoch("1"), "an epoch is a number, got '1'"),
+        (lambda: Epoch(-0.5), "finite number of at least 0, got -0.5"),
+        (lambda: Fraction(None), "a part of the training is a number, got None"),
+        (lambda: Plateau(min_delta=math.inf), "min_delta is a number of at least 0, got inf"),
+        (lambda: LayerSample(("layer.*",), 1, 0), "every is a whole number of at least 1, got 0"),
+        (lambda: LayerSample(("layer.*",), 1, 5, seed=0.5), "seed is a whole number, got 0.5"),
+        (lambda: UnfreezingSchedule((Phase("a", ("head",)),), "head"), "keep_frozen is a list of names, got 'head'"),
         (lambda: UnfreezingSchedule(()), "at least one phase"),
         (lambda: UnfreezingSchedule((Phase("a", ("head",), Step(3)),)), r"phases\[0\] starts at 0, got Step"),
         (

@@ -11,6 +11,7 @@ from hf_nlpnotes.training.unfreezing import (
     Epoch,
     Fraction,
     GradualUnfreeze,
+    LayerSample,
     LinearProbeThenFineTune,
     Plateau,
     SequentialUnfreeze,
@@ -30,6 +31,12 @@ GROUPS = tuple(LayerGroup(name, KINDS.get(name, "layer"), (f"{name}.weight",)) f
 def trained(schedule) -> list[list[str]]:
     """The groups of each phase, bottom first."""
     return [[name for name in NAMES if name in phase.train] for phase in schedule.phases]
+
+
+def tiny_model() -> BertForSequenceClassification:
+    config = BertConfig(hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=8, vocab_size=9)
+    with torch.device("meta"):
+        return BertForSequenceClassification(config)
 
 
 def test_gradual_adds_one_layer_from_the_top() -> None:
@@ -68,6 +75,8 @@ def test_lisa_keeps_embeddings_and_head() -> None:
     assert set(phase.train) == {"embeddings", "head"}
     assert phase.sample is not None
     assert phase.sample.groups == ("layer.0", "layer.1", "layer.2")
+    (default,) = LISA().schedule_for(tiny_model()).phases
+    assert default.sample == LayerSample(("layer.0", "layer.1", "layer.2"), count=2, every=20, seed=0)
     with pytest.raises(ValueError, match="num_layers=4, but the model has 3 layers"):
         lisa(GROUPS, 4)
 
@@ -101,9 +110,7 @@ def test_a_model_without_head() -> None:
 
 @pytest.mark.parametrize("preset", [GradualUnfreeze, SequentialUnfreeze, ChainThaw, LinearProbeThenFineTune, LISA])
 def test_every_option_has_a_default_and_a_model_on_the_meta_device_will_do(preset) -> None:
-    config = BertConfig(hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=8, vocab_size=9)
-    with torch.device("meta"):
-        model = BertForSequenceClassification(config)
+    model = tiny_model()
     schedule = preset().schedule_for(model)
     assert schedule.parameters_ever(layer_groups(model)) == {name for name, _ in model.named_parameters()}
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 
@@ -119,6 +120,15 @@ def test_longest_wait() -> None:
     assert schedule.starts(Progress(11, 20, 4, losses(0.1, 0.2, 0.1, 0.2))) == (0, 2, 4)
 
 
+def test_a_moment_that_has_passed_when_a_plateau_comes() -> None:
+    """The phase between is left out: the next one holds from the step on at which the wait ended."""
+    schedule = UnfreezingSchedule(
+        (Phase("a", ("head",)), Phase("b", ("layer.*",), Plateau(at_most=Step(8))), Phase("c", ("*",), Step(5)))
+    )
+    assert schedule.starts(Progress(9, 20)) == (0, 8, 8)
+    assert [schedule.phase_at(Progress(step, 20)).name for step in (7, 8)] == ["a", "c"]
+
+
 def test_nan_is_no_improvement_and_never_the_best() -> None:
     log = losses(math.nan, 0.5, math.nan)
     assert plateau_step(Plateau(patience=1), 0, Progress(3, 9, None, log)) == 1
@@ -204,6 +214,7 @@ class TestSample:
             lambda: Phase("a", ("head",), warmup_steps=1.5),
             "a whole number of steps or a part of the training, got 1.5",
         ),
+        (lambda: Phase("a", ("head",), learning_rate_scale=math.inf), "above 0, got inf"),
         (lambda: Phase("a", ("head",), warmup_steps=1.0), "a whole number of steps or a part .*, got 1.0"),
         (lambda: Phase("a", ("head",), warmup_steps=-1), "a whole number of steps or a part .*, got -1"),
         (lambda: Phase("a", ("head",), stop=Step(3)), "stop is a Plateau, got Step"),
@@ -231,6 +242,24 @@ class TestSample:
 def test_bad_values_are_named(make, message) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (Step(1), "value"),
+        (Epoch(1), "value"),
+        (Fraction(1), "value"),
+        (Plateau(), "patience"),
+        (LayerSample(("*",), 1, 1), "count"),
+        (Phase("a", ("*",)), "train"),
+        (Progress(1, 2), "step"),
+        (UnfreezingSchedule((Phase("a", ("*",)),)), "phases"),
+    ],
+)
+def test_what_was_checked_once_stays_as_it_is(value, name) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(value, name, 0)
 
 
 def test_epochs_of_data_without_length() -> None:

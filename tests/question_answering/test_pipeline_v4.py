@@ -69,6 +69,27 @@ def test_equal_scores_fall_as_numpy_sorts_them():
     assert set(starts.tolist()) | set(ends.tolist()) <= {0, 3, 4}
 
 
+def test_more_asked_for_than_there_are_pairs_of_tokens():
+    """v4 then lists its whole matrix, spans that end before they begin at score 0 among them."""
+    logits = np.array([[0.0, 1.0, 3.0]], dtype=np.float32)
+    p_mask = np.zeros((1, 3), dtype=int)
+    found = decode_windows(logits, logits, p_mask, top_k=20)
+    spans, _ = over_the_whole_matrix(logits[0], logits[0], p_mask[0], 3, 15)
+    assert found.counts.tolist() == [9]
+    assert found.starts[0, :3].tolist() == [first for _, first, _ in spans]
+    assert found.ends[0, :3].tolist() == [last for _, _, last in spans]
+    assert found.scores[0, :3].tolist() == [score for score, _, _ in spans]
+    assert found.scores[0, 3:].tolist() == [0.0] * 17
+    assert (found.starts[0, 9:] == -1).all()
+    assert (found.ends[0, 9:] == -1).all()
+
+
+def test_windows_without_tokens():
+    found = decode_windows(*[np.zeros((2, 0), dtype=np.float32)] * 3, top_k=3)
+    assert found.counts.tolist() == [0, 0]
+    assert found.starts.tolist() == [[-1] * 3] * 2
+
+
 def test_padding_is_no_answer():
     start = end = np.arange(6, dtype=np.float32)[None]
     mask = np.array([[1, 1, 1, 1, 0, 0]])

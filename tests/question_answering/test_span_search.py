@@ -32,11 +32,20 @@ def test_they_are_the_best_of_all(k, length, coarse):
         count = len(expected)
         assert found.scores[row, :count].tolist() == [score for score, _, _ in expected]
         assert (found.starts[row, count:] == -1).all()
+        assert (found.ends[row, count:] == -1).all()
         assert np.isneginf(found.scores[row, count:]).all()
         if not coarse:
             assert list(zip(found.starts[row].tolist(), found.ends[row].tolist(), strict=True))[:count] == [
                 (first, last) for _, first, last in expected
             ]
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0)])
+def test_nothing_to_search(shape):
+    found = top_spans(np.zeros(shape), np.zeros(shape), 2)
+    assert (found.starts.tolist(), found.ends.tolist()) == ([[-1, -1]] * shape[0],) * 2
+    assert found.scores.shape == (shape[0], 2)
+    assert np.isneginf(found.scores).all()
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 9, 30])

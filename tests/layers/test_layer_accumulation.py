@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, T5Config, T5Model
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.layers.layer_accumulation import run_selected, start_accumulation, watch_layers
@@ -74,8 +75,8 @@ def tokens(batch: int = 2, length: int = 6) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def run(encoder: nn.Module, selection: str, inputs, mix: ScalarMix | None = None, **options):
-    parsed = LayerSelection.parse(selection)
+def run(encoder: nn.Module, selection: str | LayerSelection, inputs, mix: ScalarMix | None = None, **options):
+    parsed = LayerSelection.parse(selection) if isinstance(selection, str) else selection
     return run_selected(encoder, parsed, inputs, num_layers=LAYERS, mix=mix, **options)
 
 
@@ -184,10 +185,10 @@ def test_threads_do_not_mix_their_runs(bert: nn.Module) -> None:
 def test_compiled_in_one_graph(bert: nn.Module, written: str) -> None:
     bert.double()  # a compiler sums in another order
     mix = ScalarMix(5).double() if written == "mix" else None
-    inputs = tokens()
+    inputs, selection = tokens(), LayerSelection.parse(written)
 
     def features(**batch: torch.Tensor) -> torch.Tensor:
-        return run(bert, written, batch, mix).features
+        return run(bert, selection, batch, mix).features
 
     compiled = torch.compile(features, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(**inputs), features(**inputs))
@@ -198,6 +199,10 @@ def test_compiled_in_one_graph(bert: nn.Module, written: str) -> None:
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.skipif(
+    "__call__" in vars(GradientCheckpointingLayer),
+    reason="this transformers' checkpoints take in hooks: refused",
+)
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_activation_checkpointing_changes_no_gradient(reentrant: bool) -> None:
     torch.manual_seed(0)

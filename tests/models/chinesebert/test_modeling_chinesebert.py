@@ -4,9 +4,11 @@ import copy
 import json
 import logging
 
+import accelerate
 import numpy as np
 import pytest
 import torch
+from packaging import version
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -305,6 +307,10 @@ class TestSaving:
         mapped = AutoModelForMaskedLM.from_pretrained(tiny_chinesebert_folder, device_map={"": "cpu"})
         torch.testing.assert_close(mapped(**batch).logits, model(**batch).logits, rtol=0, atol=1e-5)
 
+    @pytest.mark.skipif(
+        version.parse(accelerate.__version__) < version.parse("1.15"),
+        reason="accelerate before 1.15 leaves a weight empty that lies on disk",
+    )
     def test_offloaded_to_disk(self, tiny_chinesebert_folder, model, tmp_path):
         batch = make_batch(model)
         device_map = {"bert.embeddings": "disk", "bert.encoder": "cpu", "cls": "disk"}

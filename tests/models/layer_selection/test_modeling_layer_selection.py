@@ -26,6 +26,7 @@ from transformers import (
     TrainingArguments,
     pipeline,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.layers.layer_selection import LayerSelection
@@ -345,6 +346,9 @@ def test_the_weights_of_the_mix_learn(bert_folder) -> None:
     assert model.model.mix.weights().sum().item() == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.skipif(
+    "__call__" in vars(GradientCheckpointingLayer), reason="this transformers' checkpoints take in hooks: refused"
+)
 def test_activation_checkpointing(bert_folder) -> None:
     model, batch, labels = build(bert_folder, classifier_dropout=0.0).train(), tokens(), torch.tensor([0, 1])
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -34,8 +34,8 @@ class names_encoder_inputs:  # noqa: N801 -- a decorator
         if instance is None:
             return self.function
         if torch.compiler.is_compiling():  # nobody looks at a signature there
-            # As Python binds a function: the compiler cannot follow a call of the class of methods.
-            return self.function.__get__(instance, owner)
+            # The compiler cannot follow a call of the class of methods, nor, in torch 2.8, of `__get__`.
+            return functools.partial(self.function, instance)
         try:
             encoder = instance.encoder_model
         except AttributeError:  # under construction

@@ -48,6 +48,22 @@ def test_where_rounding_decides(dtype):
         assert (found.starts[row, 0], found.ends[row, 0], found.scores[row, 0]) == (first, last, score)
 
 
+@pytest.mark.parametrize("top_k", [2, 5])
+def test_equal_scores_at_the_cut(top_k):
+    """Which of the equals are listed is numpy's to say; how good they are is not."""
+    rng = np.random.default_rng(top_k)
+    start, end = np.round(rng.standard_normal((2, 300, 20))).astype(np.float32)
+    p_mask = np.zeros((300, 20), dtype=int)
+    found = decode_windows(start, end, p_mask, top_k=top_k, max_answer_len=5)
+    for row in range(300):
+        spans, _ = over_the_whole_matrix(start[row], end[row], p_mask[row], 100, 5)
+        products = {(first, last): score for score, first, last in spans}
+        pairs = list(zip(found.starts[row].tolist(), found.ends[row].tolist(), strict=True))
+        assert len(set(pairs)) == top_k
+        assert found.scores[row].tolist() == [products[pair] for pair in pairs]
+        assert found.scores[row].tolist() == [score for score, _, _ in spans[:top_k]]
+
+
 @pytest.mark.parametrize("top_k", [1, 3])
 def test_a_window_without_context_has_no_answer(top_k):
     logits = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)

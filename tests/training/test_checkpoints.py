@@ -2,9 +2,11 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,6 +42,23 @@ def test_nothing_changes_where_writing_fails(tmp_path, error):
         write()
     assert names(tmp_path) == ["model"]
     assert (tmp_path / "model" / "weights").read_text() == "old"
+
+
+def test_the_old_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    model, rename = tmp_path / "model", os.replace
+    model.mkdir()
+    (model / "weights").write_text("old")
+
+    def failing(source, target):
+        if Path(target) == model and Path(source).parent == tmp_path:  # not the way back
+            raise PermissionError(errno.EACCES, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(PermissionError), whole_folder(model) as made:
+        (made / "weights").write_text("new")
+    assert names(tmp_path) == ["model"]
+    assert (model / "weights").read_text() == "old"
 
 
 def test_a_killed_process_leaves_no_half_of_a_folder(tmp_path):

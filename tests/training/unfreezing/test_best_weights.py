@@ -69,6 +69,7 @@ def test_a_checkpoint_holds_them_when_the_run_has_gone_on(tmp_path, monkeypatch,
     assert [path.name for path in (checkpoint / FOLDER).iterdir()] == ["step-3.safetensors"]
     changed(model)
     best.save(model, {"0.bias"}, 6)
+    best.remove()  # as for a run that goes on elsewhere: the checkpoint alone is there
     best.take_from(checkpoint, 3)
     best.restore(model, {"0.bias"}, 3)
     assert torch.equal(model[0].bias, before)
@@ -80,13 +81,28 @@ def test_weights_that_are_nowhere_are_named(tmp_path) -> None:
         best.take_from(tmp_path / "checkpoint-5", 3)
 
 
+def test_a_full_disk_leaves_no_half_of_a_file(tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        BestWeights(tmp_path, writes=True).save(small_model(), {"0.bias"}, 3)
+    assert not list((tmp_path / FOLDER).iterdir())
+
+
 def test_other_processes_write_nothing(tmp_path) -> None:
-    model, best = small_model(), BestWeights(tmp_path, writes=False)
+    model, best = small_model(), BestWeights(tmp_path / "run", writes=False)
     best.save(model, {"0.bias"}, 3)
-    best.link_into(tmp_path, 3)
-    best.take_from(tmp_path, 3)
-    best.remove()
     assert not list(tmp_path.iterdir())
+    BestWeights(tmp_path / "run", writes=True).save(model, {"0.bias"}, 3)
+    checkpoint = tmp_path / "checkpoint-3"
+    checkpoint.mkdir()
+    best.link_into(checkpoint, 3)
+    best.take_from(checkpoint, 4)
+    best.remove()
+    assert not list(checkpoint.iterdir())
+    assert [path.name for path in (tmp_path / "run" / FOLDER).iterdir()] == ["step-3.safetensors"]
 
 
 def test_sharded_weights_come_back(tmp_path, one_process) -> None:

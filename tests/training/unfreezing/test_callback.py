@@ -158,7 +158,21 @@ def test_the_log_tells_what_trains(worker, tmp_path, caplog) -> None:
     assert [entry["step"] for entry in entries] == [0, 3, 6]
     total = sum(sizes.values())
     message = f"step 3: phase 2 of 3, 'hidden layers': {expected[1]:,} of {total:,} parameters train"
-    assert any(text.startswith(message) for text in caplog.messages)
+    assert f"{message} ({100 * expected[1] / total:.1f} %)" in caplog.messages
+
+
+def test_an_evaluation_before_the_first_step_is_of_no_phase(worker, tmp_path) -> None:
+    schedule = UnfreezingSchedule((Phase("a", ("head",)), Phase("b", ("*",), Step(2))))
+    model, spy = worker.build(), worker.Spy()
+    values = iter([0.0, 0.5, 0.4, 0.3, 0.6])  # the first one, of weights that no step has trained, would be the best
+    worker.trainer(
+        model,
+        worker.arguments(tmp_path, **{**EVALUATE, "eval_on_start": True, "max_steps": 4}),
+        [Unfreezing(schedule, restore_best=True), spy],
+        eval_dataset=worker.examples(8, seed=1),
+        compute_metrics=lambda _: {"loss": next(values)},
+    ).train()
+    assert torch.equal(flat(model), spy.weights[3 - 1])
 
 
 @pytest.mark.parametrize(("metric", "given"), [(True, "loss"), ("f1", "f1")])

@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-app check fix docs bench clean
+.PHONY: help demo test test-app coverage check fix docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(VENV)/.installed-dev ## run the test suite (ARGS="-k tokenizer" passes o
 
 test-app: $(VENV)-app/.installed ## run the tests of the app, with gradio, in an environment of its own
 	$(VENV)-app/bin/python -m pytest tests/app $(ARGS)
+
+coverage: $(VENV)/.installed-dev ## run the test suite, and list the lines that it does not run; below 95 % it fails
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --cov --cov-fail-under=95 $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, formatting, types and the direction of imports; nothing is changed
 	$(BIN)/ruff check .
@@ -44,7 +47,7 @@ bench: $(VENV)/.installed-dev ## measure every ratio and print one table (--help
 	$(BIN)/python benchmarks/_performance_sheet.py $(ARGS)
 
 clean: ## remove the environment and what builds and tools leave behind
-	rm -rf $(VENV) $(VENV)-app build dist docs/_build .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) $(VENV)-app build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* src/*.egg-info
 
 # torch comes first and by itself. On Linux the default build brings several GB of CUDA libraries that the demo and
 # the tests do not need, so a CPU build ("+cpu") is taken where the configured index or $(TORCH_INDEX) has one.

@@ -205,7 +205,7 @@ class _Watch(TorchFunctionMode):
         scaling = query.shape[-1] ** -0.5 if scale is None else scale
         scores = product * scaling
         if is_causal:
-            scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -torch.inf)
+            scores = scores.masked_fill(scores.new_ones(scores.shape[-2:], dtype=torch.bool).triu(1), -torch.inf)
         if attn_mask is not None:
             scores = (
                 scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask

@@ -161,6 +161,57 @@ def test_the_log_tells_what_trains(worker, tmp_path, caplog) -> None:
     assert f"{message} ({100 * expected[1] / total:.1f} %)" in caplog.messages
 
 
+def test_a_phase_without_an_evaluation_keeps_its_last_weights(worker, tmp_path, caplog) -> None:
+    schedule = UnfreezingSchedule((Phase("a", ("head",)), Phase("b", ("*",), Step(2))))
+    model, spy, begins = worker.build(), worker.Spy(), {}
+
+    class Begin(TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, **kwargs):
+            begins[state.global_step] = flat(model)
+
+    worker.trainer(
+        model,
+        worker.arguments(tmp_path, eval_strategy="steps", eval_steps=3, max_steps=4),
+        [Unfreezing(schedule, restore_best=True), Begin(), spy],
+        eval_dataset=worker.examples(8, seed=1),
+    ).train()
+    assert torch.equal(begins[2], spy.weights[2 - 1])
+    assert "phase 'a' ended without an evaluation: its last weights stay" in caplog.messages
+
+
+@pytest.mark.parametrize("of_tensors", [False, True])
+def test_rates_are_scaled_for_the_step_alone(worker, tmp_path, of_tensors) -> None:
+    """Also where the optimizer holds its rates in tensors, as a compiled one does."""
+    rates = []
+
+    class Rate(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+            rates.append(float(optimizer.param_groups[0]["lr"]))
+
+    model = worker.build()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor(0.25) if of_tensors else 0.25)
+    constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    schedule = UnfreezingSchedule(
+        (Phase("a", ("head",)), Phase("b", ("*",), Step(2), learning_rate_scale=0.5, warmup_steps=2))
+    )
+    used = []
+
+    class Used(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+            used.append(float(optimizer.param_groups[0]["lr"]))
+
+    run = worker.trainer(
+        model,
+        worker.arguments(tmp_path, max_steps=5),
+        [Unfreezing(schedule), Used(), Rate()],
+        optimizers=(optimizer, constant),
+    )
+    run.train()
+    assert used == [0.25, 0.25, 0.0625, 0.125, 0.125]
+    assert rates == [0.25] * 5
+    assert [entry["learning_rate"] for entry in run.state.log_history if "learning_rate" in entry] == used
+
+
 def test_an_evaluation_before_the_first_step_is_of_no_phase(worker, tmp_path) -> None:
     schedule = UnfreezingSchedule((Phase("a", ("head",)), Phase("b", ("*",), Step(2))))
     model, spy = worker.build(), worker.Spy()

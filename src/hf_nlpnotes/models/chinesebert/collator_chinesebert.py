@@ -337,7 +337,9 @@ class DataCollatorForChineseBertMaskedLM:
         try:
             import jieba
         except ImportError as error:
-            raise ImportError('segmenter="jieba" needs jieba: pip install jieba, or pass a function') from error
+            raise ImportError(
+                'segmenter="jieba" needs jieba: pip install "hf-nlpnotes[pretrain]", or pass a function'
+            ) from error
         cut: Segmenter = jieba.cut
         return cut
 

@@ -262,7 +262,7 @@ def _open_type(font: FontPath, size: int) -> FreeTypeFont:
     try:
         from PIL import ImageFont
     except ImportError as error:
-        raise ImportError('drawing glyphs needs Pillow: pip install "hf_nlpnotes[glyphs]"') from error
+        raise ImportError('drawing glyphs needs Pillow: pip install "hf-nlpnotes[glyphs]"') from error
     path, index = _split(font)
     try:
         # BASIC: one character, one glyph, whatever shaping library is installed.

@@ -231,7 +231,7 @@ def test_without_pillow_the_error_says_what_to_install(monkeypatch, latin_font):
     for name in [name for name in sys.modules if name.partition(".")[0] == "PIL"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without_pillow)
-    with pytest.raises(ImportError, match=r"pip install .*hf_nlpnotes\[glyphs\]"):
+    with pytest.raises(ImportError, match=r"pip install .*hf-nlpnotes\[glyphs\]"):
         render_glyphs(["a"], [latin_font])
 
 

@@ -150,7 +150,7 @@ def markdown(measured: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"Measured {when}: {machine}, {versions}."]
     for one in measured:
         command = " ".join(["python", f"benchmarks/{one['benchmark']}.py", *one["options"]])
-        lines += ["", f"### {headline(one['benchmark'])}", "", f"`{command}`", ""]
+        lines += ["", f"## {headline(one['benchmark'])}", "", f"`{command}`", ""]
         if "results" in one:
             lines += ["| | measured | goal | |", "|---|---|---|---|"]
             lines += [f"| `{a}` | {b} | {c} | {d} |" for a, b, c, d in map(row, one["results"])]

@@ -82,7 +82,7 @@ def test_the_page(scripts, monkeypatch, capsys, tmp_path) -> None:
     assert text.endswith("tail\n")
     assert "old" not in text
     for expected in (
-        "### What answers measures",
+        "## What answers measures",
         "| `time` | 1.3 | ≤ 1.2 | short |",
         "Not measured: No peer: give --peer.",
     ):

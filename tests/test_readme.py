@@ -50,10 +50,15 @@ def snippets(language: str) -> list[Snippet]:
     return found
 
 
-def shell_commands() -> list[str]:
-    """Return every call of `hf-nlpnotes` on the pages, each once."""
-    lines = [line for snippet in snippets("bash") for line in snippet.code.splitlines()]
-    return list(dict.fromkeys(line for line in lines if re.match(r"(hf-nlpnotes|echo .*\| *hf-nlpnotes) ", line)))
+def shell_commands() -> dict[str, str]:
+    """Return every call of `hf-nlpnotes` on the pages, each once, with the output shown below a block of one call."""
+    commands: dict[str, str] = {}
+    for snippet in snippets("bash"):
+        calls = re.findall(r"^(?:hf-nlpnotes|echo .*\| *hf-nlpnotes) .*$", snippet.code, flags=re.MULTILINE)
+        assert len(calls) == 1 or not snippet.output, f"{identifier(snippet)}: which call printed this?"
+        for call in calls:
+            commands[call] = snippet.output or commands.get(call, "")
+    return commands
 
 
 def identifier(snippet: Snippet) -> str:
@@ -126,8 +131,8 @@ def test_python_snippet(snippet: Snippet, reader_folder: Path) -> None:
             assert matches(expected, line), f"{place} promises {expected!r} and prints {line!r}"
 
 
-@pytest.mark.parametrize("command", shell_commands())
-def test_shell_command(command: str, reader_folder: Path) -> None:
+@pytest.mark.parametrize(("command", "output"), shell_commands().items(), ids=list(shell_commands()))
+def test_shell_command(command: str, output: str, reader_folder: Path) -> None:
     scripts = sysconfig.get_path("scripts")
     environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -135,6 +140,7 @@ def test_shell_command(command: str, reader_folder: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
+    assert matches(output.strip(), done.stdout.strip()) or not output, done.stdout
 
 
 def test_every_link_to_a_file_of_the_repository_leads_somewhere() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from peft import (
@@ -17,9 +20,9 @@ from peft import (
 )
 from safetensors.torch import load_file
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from hf_nlpnotes.adapters import BottleneckAdapterConfig, save_unfrozen_layers, unfrozen_parameters
+from hf_nlpnotes.adapters import BottleneckAdapterConfig, save_unfrozen_layers, unfrozen, unfrozen_parameters
 
 # peft 0.21 asks transformers for an attribute by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -144,6 +147,103 @@ def test_without_the_call_peft_loses_them(tmp_path: Path) -> None:
     assert (logits(PeftModel.from_pretrained(base(), str(tmp_path))) - logits(model)).abs().max() > 1e-5
 
 
+class TestInterrupted:
+    """However far saving gets, the folder holds the adapter of before or the new one, never one without its layers."""
+
+    @staticmethod
+    def trained() -> PeftModel:
+        model = adapted("lora")
+        unfreeze(model, 2)
+        train(model)
+        return model
+
+    def test_at_every_write(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[bool] = []
+
+        def look() -> None:
+            path = tmp_path / "adapter_model.safetensors"
+            if path.is_file():
+                seen.append(any("layer.2.attention.output.LayerNorm" in name for name in load_file(path)))
+
+        for module, name in (
+            (peft.peft_model, "safe_save_file"),
+            (unfrozen, "save_file"),
+            (os, "replace"),
+            (peft.PeftConfig, "save_pretrained"),
+        ):
+            function = getattr(module, name)
+
+            def watched(*args: Any, function: Any = function, **kwargs: Any) -> Any:
+                try:
+                    look()
+                    return function(*args, **kwargs)
+                finally:
+                    look()
+
+            monkeypatch.setattr(module, name, watched)
+        for _ in range(2):  # into a new folder, and over what is there
+            self.trained().save_pretrained(tmp_path)
+        assert len(seen) > 4
+        assert all(seen)
+
+    @pytest.mark.parametrize("failing", ["PEFT's writing", "ours"])
+    def test_by_the_user(self, failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = self.trained()
+        model.save_pretrained(tmp_path / "old")
+        before = {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()}
+        train(model)
+
+        def interrupted(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        if failing == "ours":
+            monkeypatch.setattr(unfrozen, "save_file", interrupted)
+        else:
+            monkeypatch.setattr(peft.PeftConfig, "save_pretrained", interrupted)
+        for name in ("old", "new"):
+            with pytest.raises(KeyboardInterrupt):
+                model.save_pretrained(tmp_path / name)
+        assert {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()} == before
+        assert list((tmp_path / "new").iterdir()) == []
+
+    def test_by_another_format(self, tmp_path: Path) -> None:
+        for arguments, options in (((False,), {}), ((), {"safe_serialization": False})):
+            with pytest.raises(ValueError, match="saved in safetensors alone"):
+                self.trained().save_pretrained(tmp_path, *arguments, **options)
+            assert list(tmp_path.iterdir()) == []
+
+
+def test_a_named_adapter_and_a_written_card(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = get_peft_model(base(), METHODS["lora"](), adapter_name="mine")
+    save_unfrozen_layers(model)
+    unfreeze(model, 2)
+    train(model)
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nWritten by hand.\n")
+    model.save_pretrained(tmp_path)
+    assert "Written by hand." in (tmp_path / "README.md").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "mine"]
+    assert torch.equal(logits(PeftModel.from_pretrained(base(), str(tmp_path / "mine"))), logits(model))
+
+
+@pytest.mark.parametrize("method", ["bottleneck", "lora"])
+def test_tied_parameters_are_saved(method: str, tmp_path: Path) -> None:
+    """One tensor under two names: safetensors writes no aliases."""
+    torch.manual_seed(0)
+    plain = BertForMaskedLM(base().config).eval()
+    model = get_peft_model(copy.deepcopy(plain), replace(METHODS[method](), task_type=None))
+    if method == "lora":
+        save_unfrozen_layers(model)
+    embeddings = model.get_base_model().bert.embeddings.word_embeddings.weight
+    embeddings.requires_grad_(True)
+    with torch.no_grad():
+        embeddings += 0.1
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(plain, str(tmp_path)).get_base_model()
+    assert torch.equal(loaded.bert.embeddings.word_embeddings.weight, embeddings)
+    assert loaded.cls.predictions.decoder.weight is loaded.bert.embeddings.word_embeddings.weight
+
+
 def test_nothing_unfrozen_saves_what_peft_saves(tmp_path: Path) -> None:
     ours = adapted("lora")
     stock = get_peft_model(base(), METHODS["lora"]())
@@ -218,6 +318,3 @@ def test_refusals(tmp_path: Path) -> None:
     model.merge_adapter()
     with pytest.raises(ValueError, match=r"cannot be told from merged adapters: call unmerge_adapter\(\)"):
         model.save_pretrained(tmp_path)
-    model.unmerge_adapter()
-    with pytest.raises(ValueError, match="saved in safetensors alone"):
-        model.save_pretrained(tmp_path, safe_serialization=False)

@@ -13,9 +13,12 @@ it:
 
 from __future__ import annotations
 
+import inspect
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MethodType
 from typing import Any
 
@@ -28,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 _RECORD = "_hf_nlpnotes_unfrozen"
+_CARD = "README.md"
 
 
 class UnfrozenRecord:
@@ -126,23 +130,35 @@ def save_unfrozen_layers(model: PeftModel) -> None:
 
 
 def _save_pretrained(self: PeftModel, save_directory: str, *args: Any, **kwargs: Any) -> None:
-    """Save as PEFT does, then add the unfrozen parameters to the file."""
-    unfrozen = unfrozen_state_dict(self, kwargs.get("state_dict") or self.state_dict())
-    type(self).save_pretrained(self, save_directory, *args, **kwargs)
-    if not unfrozen or not kwargs.get("is_main_process", True):
+    """Save as PEFT does, with the unfrozen parameters in the file.
+
+    PEFT writes into a folder beside, and its files take their place once the unfrozen parameters are in: at no moment
+    does `save_directory` hold an adapter without them.
+    """
+    stock = type(self).save_pretrained
+    given = inspect.signature(stock).bind(self, save_directory, *args, **kwargs)
+    given.apply_defaults()
+    unfrozen = unfrozen_state_dict(self, given.kwargs.get("state_dict") or self.state_dict())
+    if not unfrozen or not given.arguments["is_main_process"]:
+        stock(self, save_directory, *args, **kwargs)
         return
-    (name,) = self.peft_config
-    folder = Path(save_directory) if name == "default" else Path(save_directory) / name
-    path = folder / SAFETENSORS_WEIGHTS_NAME
-    if not path.is_file():
+    if not given.arguments["safe_serialization"]:
         raise ValueError("Unfrozen layers are saved in safetensors alone: leave safe_serialization at True")
-    tensors = {**load_file(path), **{key: value.detach().cpu().contiguous() for key, value in unfrozen.items()}}
-    temporary = path.with_suffix(".tmp")
-    try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    target = Path(save_directory)
+    target.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target, prefix=".adapter-") as folder:
+        if (target / _CARD).is_file():
+            shutil.copyfile(target / _CARD, Path(folder, _CARD))  # what is written by hand in it stays
+        stock(self, folder, *args, **kwargs)
+        (path,) = Path(folder).rglob(SAFETENSORS_WEIGHTS_NAME)
+        # Clones: tied parameters are one tensor under two names, which safetensors refuses.
+        added = {name: value.detach().cpu().clone().contiguous() for name, value in unfrozen.items()}
+        save_file({**load_file(path), **added}, path, metadata={"format": "pt"})
+        # The weights first: without a configuration an adapter is not loaded.
+        for file in [path, *(other for other in Path(folder).rglob("*") if other.is_file() and other != path)]:
+            place = target / file.relative_to(folder)
+            place.parent.mkdir(exist_ok=True)
+            os.replace(file, place)
 
 
 def _base_of(model: nn.Module) -> tuple[nn.Module, str]:

@@ -7,8 +7,9 @@ import random
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, pipeline
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, pipeline
 from transformers.modeling_outputs import TokenClassifierOutput
 
 from hf_nlpnotes.models.crf import CrfForTokenClassification
@@ -253,6 +254,40 @@ class TestUnits:
         found = tag([["我", "cat", "猫"], ["猫"]], is_split_into_words=True, delimiter="")
         assert [brief(one) for one in found] == [[("X", "cat猫", 1, 5)], []]
 
+    @pytest.mark.parametrize("units", ["words", "tokens"])
+    @pytest.mark.parametrize("splits", [True, False])
+    def test_sentencepiece_loses_no_character(self, units, splits):
+        """XLM-R's tokenizer puts an empty piece before a word, at its first character; DeBERTa's at the space."""
+        core = Tokenizer(models.Unigram())
+        core.normalizer = normalizers.NFKC()
+        metaspace = pre_tokenizers.Metaspace()
+        core.pre_tokenizer = (
+            pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace]) if splits else metaspace
+        )
+        lines = ["国足今晚在北京出战", "Zhang lives in Beijing", "hello 世界 ok", "我喜欢北京大学"] * 20
+        special = ["<s>", "<pad>", "</s>", "<unk>"]
+        core.train_from_iterator(
+            lines, trainers.UnigramTrainer(vocab_size=70, special_tokens=special, unk_token="<unk>")
+        )
+        sentencepiece = PreTrainedTokenizerFast(
+            tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", model_max_length=64
+        )
+        tag = ours(tagger(sentencepiece, ["S", "B", "M", "E"], {}), sentencepiece, units=units, max_length=12)
+        pieces = {piece for text in ("Zhang 北京", "北京") for piece in sentencepiece.tokenize(text)}
+        assert "▁" in pieces  # what this test is about
+        for text in ("Zhang lives in 北京", " \u3000国足 ", "👨\u200d👧好 ok", "e\u0301te\u0301 ＡＢ", "北京" * 20):
+            words = tag(text)
+            assert all(word["start"] < word["end"] for word in words)
+            assert all(one["end"] <= other["start"] for one, other in itertools.pairwise(words))
+            assert "".join("".join(word["word"].split()) for word in words) == "".join(text.split())
+        if units == "words":
+            assert [word["word"] for word in tag("Zhang lives")] == ["Zhang", "lives"]
+
+    def test_accents_that_a_tokenizer_drops_stay_with_their_letters(self, tokenizer):
+        model = tagger(tokenizer, ["S", "B", "M", "E"], {})
+        found = ours(model, tokenizer)("cafe\u0301s 猫\u0301猫")
+        assert [word["word"] for word in found] == ["cafe\u0301s", "猫\u0301", "猫"]
+
     def test_offsets_are_those_of_the_original_string(self, tokenizer):
         model = tagger(tokenizer, self.LABELS, {"北": "B-X", "京": "I-X"})
         text = "  𠀀\u200b北京\n\t（北京）  "
@@ -270,6 +305,20 @@ class TestBatches:
         assert tag(texts, batch_size=3) == expected
         assert list(tag(iter(texts), batch_size=2)) == expected
         assert tag([]) == []
+
+    def test_a_stream_is_read_as_it_is_answered(self, tokenizer):
+        read = []
+
+        def texts():
+            for text in ["北京", "猫", "我"] * 50:
+                read.append(text)
+                yield text
+
+        tag = ours(tagger(tokenizer, BIOES, CITY), tokenizer)
+        for batch_size, ahead in ((1, 1), (2, 64)):
+            read.clear()
+            next(tag(texts(), batch_size=batch_size))
+            assert len(read) == ahead
 
     def test_what_a_tokenizer_drops_has_no_spans(self, tokenizer):
         model = tagger(tokenizer, BIOES, CITY)
@@ -321,6 +370,12 @@ class TestViews:
         best = int(shares.argmax())
         assert found["intent"]["label"] == model.config.text_classes[best]
         assert found["intent"]["score"] == pytest.approx(shares[best].item(), rel=1e-4)
+
+    def test_the_view_is_what_the_labels_are_of_unless_it_is_named(self, tokenizer):
+        for labels, view in ((BIOES, "entities"), (list("BMES"), "words"), (["NN", "VV"], "tagged_words")):
+            model = tagger(tokenizer, labels, {})
+            assert ours(model, tokenizer).view == view
+            assert ours(model, tokenizer, view="keywords").view == "keywords"
 
     def test_keywords_are_ranked(self, tokenizer):
         model = tagger(
@@ -388,6 +443,7 @@ class TestRefusals:
             ("我", {"scheme": "BILOU"}, "not a tag of BILOU"),
             ("我", {"scheme": "XYZ"}, "no tagging scheme"),
             ("我", {"batch_size": -1}, "batch_size must be"),
+            ("我", {"batch_size": 0}, "batch_size must be"),
         ],
     )
     def test_with_a_value_error(self, tokenizer, inputs, options, message):

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     if not texts and target is None:
         return
     pipe = _pipeline(args, view)
-    view = view or pipe._view(pipe._options, pipe._decoder(pipe._options))
+    view = view or pipe.view
     found_predicates = any("predicates" in item for _, item in texts)
     if view == "arguments" and not found_predicates:
         raise ValueError(

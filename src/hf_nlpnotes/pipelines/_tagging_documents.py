@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -218,36 +219,57 @@ def _first_of_words(window: _Tokens) -> NDArray[np.int64]:
 
 
 def _find_units(document: Document, windows: Sequence[_Tokens], units: Units) -> None:
-    """Units are the tokens, or the words that they are pieces of; in scripts without spaces each token by itself."""
+    """Units are the tokens, or the words that they are pieces of; in scripts without spaces each token by itself.
+
+    A space belongs to what follows it, where a tokenizer has a token for it alone.
+    """
     starts = np.concatenate([window.start[_has_characters(window)] for window in windows])
     ends = np.concatenate([window.end[_has_characters(window)] for window in windows])
     words = np.concatenate([window.word[_has_characters(window)] for window in windows])
-    starts, first = np.unique(starts, return_index=True)
-    ends, words = ends[first], words[first]
+    starts, first, same = np.unique(starts, return_index=True, return_inverse=True)
+    # Several tokens may begin at one character: its bytes, or an empty piece before a word, [0, 1) beside [0, 5). They
+    # are one, up to the farthest end of them, and to the next token at most.
+    farthest = ends[first]
+    np.maximum.at(farthest, same, ends)
+    limits = np.append(starts[1:], len(document.text))
+    ends, words = _with_marks(document.text, np.minimum(farthest, limits), limits), words[first]
     begins = np.ones(len(starts), np.bool_)
-    if units == "words" and len(starts) > 1:
-        joined = (words[1:] == words[:-1]) & (starts[1:] == ends[:-1])
-        codes = np.frombuffer(document.text.encode("utf-32-le"), dtype=np.uint32)
-        unspaced = _is_unspaced(codes)
-        begins[1:] = ~(joined & ~unspaced[starts[1:]] & ~unspaced[ends[:-1] - 1])
+    if len(starts) > 1:
+        goes_on = _spaces(document.text, starts, ends)[:-1] == (ends - starts)[:-1]
+        if units == "words":
+            unspaced = _is_unspaced(np.frombuffer(document.text.encode("utf-32-le"), dtype=np.uint32))
+            goes_on |= ~unspaced[starts[1:]] & ~unspaced[ends[:-1] - 1]
+        begins[1:] = ~(goes_on & (words[1:] == words[:-1]) & (starts[1:] == ends[:-1]))
     last = np.append(np.flatnonzero(begins)[1:], len(starts)) - 1
-    document.units = np.stack([starts[begins], ends[last]], 1) if len(starts) else _table([])
-    document.units[:, 0] += _leading_spaces(document)
-    numbers = np.where(begins, np.cumsum(begins) - 1, -1)
+    found = np.stack([starts[begins], ends[last]], 1) if len(starts) else _table([])
+    found[:, 0] += _spaces(document.text, found[:, 0], found[:, 1])
+    has_text = found[:, 0] < found[:, 1]
+    document.units = found[has_text]
+    numbers = np.full(len(starts), -1, np.int64)
+    numbers[begins] = np.where(has_text, np.cumsum(has_text) - 1, -1)
     for window in windows:
         places = np.full(len(window.start), -1, np.int64)
         real = _has_characters(window)
         places[real] = numbers[np.searchsorted(starts, window.start[real])]
-        # Byte-level tokens share their characters: the first of them stands for the unit.
+        # Of tokens that begin at one character the first stands for the unit.
         again = np.zeros(len(places), np.bool_)
         again[1:] = (places[1:] >= 0) & (places[1:] == places[:-1])
         places[again] = -1
         document.places.append(places)
 
 
-def _leading_spaces(document: Document) -> NDArray[np.int64]:
-    """How many spaces each unit begins with: some tokenizers count the one before a word to it."""
-    pieces = (document.text[start:end] for start, end in document.units.tolist())
+def _with_marks(text: str, ends: NDArray[np.int64], limits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ends of pieces, behind the combining marks that a tokenizer has dropped or counts to no token."""
+    result = ends.copy()
+    for piece in np.flatnonzero(ends < limits).tolist():
+        while result[piece] < limits[piece] and unicodedata.category(text[result[piece]])[0] == "M":
+            result[piece] += 1
+    return result
+
+
+def _spaces(text: str, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many spaces each piece of a text begins with: some tokenizers count the one before a word to it."""
+    pieces = (text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
     return np.array([len(piece) - len(piece.lstrip()) for piece in pieces], dtype=np.int64)
 
 

@@ -88,6 +88,11 @@ class SequenceTaggingPipeline(Pipeline):
         self.model.eval()  # one that has just been trained would answer at random
         self._decoder(self._options)  # labels that fit no scheme are told now, not at the first text
 
+    @property
+    def view(self) -> str:
+        """What is made of the spans where a call does not say otherwise: the option, or what the labels are of."""
+        return self._view(self._options, self._decoder(self._options))
+
     def _sanitize_parameters(
         self, local_files_only: bool | None = None, **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -102,7 +107,8 @@ class SequenceTaggingPipeline(Pipeline):
                 The text; or `{"text": …}` or `{"words": […]}`, with `"predicates": [(start, end), …]` (characters of
                 the text, or words) where the model finds the arguments of a predicate that is marked as a segment.
             batch_size (`int`, *optional*):
-                Windows a forward pass; does not change the answers. 32 batches ahead in a generator or data set.
+                Windows a forward pass; does not change the answers. A generator or data set is read 32 batches ahead,
+                and not at all with 1.
             num_workers (`int`, *optional*):
                 Accepted, as in every pipeline; texts are read in this process.
             **kwargs:
@@ -121,22 +127,26 @@ class SequenceTaggingPipeline(Pipeline):
         if args:
             raise ValueError(f"Unable to understand the extra arguments {args}: options are given by name.")
         kwargs.pop("num_workers", None)
-        batch_size = kwargs.pop("batch_size", None) or self._batch_size or 1
-        check_count("batch_size", batch_size, 1)
+        given = kwargs.pop("batch_size", None)
+        given = self._batch_size if given is None else given
+        check_count("batch_size", given, 1)
+        batch_size = given or 1
         options = self._options.updated(kwargs)
         is_words = options.is_split_into_words and isinstance(inputs, Sequence) and len(inputs) > 0
         if is_words and all(isinstance(word, str) for word in inputs):
             inputs = {"words": inputs}
         kind, items = items_of(inputs)
-        answers = self._answers(items, options, batch_size)
+        # One by one without batches: a text of a slow generator is answered before the next.
+        ahead = 1 if kind == "stream" and batch_size == 1 else _BATCHES_AHEAD * batch_size
+        answers = self._answers(items, options, batch_size, ahead)
         if kind == "stream":
             return answers
         found = list(answers)
         return found if kind == "list" else found[0]
 
-    def _answers(self, items: Iterable[Any], options: TaggingOptions, batch_size: int) -> Iterator[Any]:
+    def _answers(self, items: Iterable[Any], options: TaggingOptions, batch_size: int, ahead: int) -> Iterator[Any]:
         iterator = iter(items)
-        while block := list(islice(iterator, _BATCHES_AHEAD * batch_size)):
+        while block := list(islice(iterator, ahead)):
             grouped = [self.preprocess(item, options) for item in block]
             documents = [document for group, _ in grouped for document in group]
             self._encode(documents, options)
@@ -336,11 +346,12 @@ def _frames(documents: Sequence[Document], answers: Sequence[Any]) -> list[dict[
 
 def _combined(dictionary: UserDictionary, text: str, spans: list[ScoredSpan]) -> list[ScoredSpan]:
     merged = dictionary.combine(text, [Span(span.type or "", span.start, span.end) for span in spans])
-    by_start = {span.start: place for place, span in enumerate(spans)}
-    found = []
+    found, place = [], 0
     for span in merged:
-        place = by_start[span.start]
-        parts = [part for part in spans[place:] if part.end <= span.end]
+        first = place
+        while place < len(spans) and spans[place].end <= span.end:
+            place += 1
+        parts = spans[first:place]
         type_ = span.type or parts[0].type
         found.append(ScoredSpan(type_, span.start, span.end, sum(part.score for part in parts) / len(parts)))
     return found

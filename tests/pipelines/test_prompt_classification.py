@@ -17,6 +17,8 @@ from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
     BertTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     TextClassificationPipeline,
     ZeroShotClassificationPipeline,
     pipeline,
@@ -151,6 +153,21 @@ def test_prior_calibration_reaches_the_prior(pipe: ZeroShotPromptPipeline) -> No
     answers = pipe(TEXTS, LABELS, calibration="prior", label_prior=prior)
     for label, share in prior.items():
         assert sum(by_label(answer)[label] for answer in answers) / len(TEXTS) == pytest.approx(share, abs=1e-6)
+
+
+def test_prior_calibration_on_given_texts_is_that_of_each_label_set(parts: tuple[Any, Any]) -> None:
+    model, tokenizer = parts
+    own = [["体育", "财经"], ["教育", "房产"], ["财经", "学校"]]
+    options = {"calibration": "prior", "label_prior": [0.8, 0.2], "calibration_texts": TEXTS}
+    expected = []
+    for labels in own:
+        pipe = ZeroShotPromptPipeline(model=model, tokenizer=tokenizer, template=TEMPLATE, device="cpu")
+        expected.append(pipe(TEXTS[0], labels, **options))
+        answers = [by_label(answer) for answer in pipe(TEXTS, labels, **options)]
+        assert sum(answer[labels[0]] for answer in answers) / len(TEXTS) == pytest.approx(0.8, abs=1e-4)
+    for batch_size in (1, 4):
+        pipe = ZeroShotPromptPipeline(model=model, tokenizer=tokenizer, template=TEMPLATE, device="cpu")
+        assert_same(pipe(TEXTS[:1] * 3, own, batch_size=batch_size, **options), expected)
 
 
 def test_calibration_on_given_texts(pipe: ZeroShotPromptPipeline) -> None:
@@ -415,6 +432,12 @@ def test_ready_words_are_those_that_the_vocabulary_can_spell(
             ValueError,
             "beginning of '体育/足球'",
         ),
+        (
+            "国足",
+            {"hierarchy": "/", "candidate_labels": ["体育", "体育/足球/中超"]},
+            ValueError,
+            "'体育' is the beginning of '体育/足球/中超'",
+        ),
         ("国足", {"hierarchy": "/", "candidate_labels": ["体育/"]}, ValueError, "a level without a name"),
         (["国足"] * 2, {"candidate_labels": [["体育"]]}, ValueError, "1 lists of labels for 2 texts"),
         (["国足"] * 2, {"candidate_labels": [["体育"], []]}, ValueError, "no label"),
@@ -423,6 +446,7 @@ def test_ready_words_are_those_that_the_vocabulary_can_spell(
         (["国足"] * 2, {"candidate_labels": [["体育"], ["财经"]], "prior_weight": 1}, ValueError, "same labels"),
         ("国足", {"bias": {"体育": 1.0}}, ValueError, "no value for the label '财经'"),
         ("国足", {"batch_size": 0.5}, ValueError, "batch_size must be a positive whole number, got 0.5"),
+        ("国足", {"batch_size": 0}, ValueError, "batch_size must be a positive whole number, got 0"),
         ({"text": None}, {}, TypeError, "column 'text' holds None"),
         (None, {}, TypeError, "got NoneType: None"),
         (["国足", None], {}, TypeError, "got NoneType: None"),
@@ -431,6 +455,8 @@ def test_ready_words_are_those_that_the_vocabulary_can_spell(
         ("国足", {"calibration": "best"}, ValueError, "calibration must be one of none, contextual.*got 'best'"),
         ("国足", {"calibration": "batch"}, ValueError, "there is 1: give a list of texts"),
         ("国足", {"calibration_texts": "无"}, ValueError, "calibration_texts is a list"),
+        ("国足", {"calibration_texts": [5]}, TypeError, "calibration_texts holds 5"),
+        ("国足", {"calibration_texts": [{"title": "无"}]}, ValueError, "has the slot 'text', and a text of calib"),
         ("国足", {"verbalizer": "best"}, ValueError, "verbalizer is 'ready' or a mapping.*got 'best'"),
         ("国足", {"template": "下" * 64 + "{label}{text}"}, ValueError, "more than the .* that the model reads"),
         ("国足", {"max_length": 5}, ValueError, "more than the 5 that the model reads"),
@@ -554,6 +580,9 @@ def test_texts_may_have_their_own_labels(pipe: ZeroShotPromptPipeline) -> None:
     rows = [{"text": text, "choices": "，".join(labels)} for text, labels in zip(TEXTS, own, strict=True)]
     assert_same(pipe(rows, labels_column="choices"), expected)
     assert_same([pipe(TEXTS[1], [own[1]])], expected[1:2])
+    for labels, count in ((own[:-1], "more"), ([*own, ["球"]], "fewer")):
+        with pytest.raises(ValueError, match=f"{len(labels)} lists of labels, and there are {count} texts"):
+            list(pipe(iter(TEXTS), labels))
     listed = "{options}，{label}：{text}"
     single = [pipe(text, labels, template=listed) for text, labels in zip(TEXTS, own, strict=True)]
     assert_same(pipe(TEXTS, own, template=listed, batch_size=4), single)
@@ -783,6 +812,34 @@ def test_a_stored_prompt_is_read_with_the_model(tiny_chinesebert_folder: Path, t
     (again / "prompt.json").write_text('{"template": "{text}"}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"again/prompt.json: No '\{label\}'"):
         pipeline("zero-shot-prompt", model=str(folder), prompt=str(again), device="cpu")
+
+
+def test_the_folder_of_a_loaded_model_may_be_gone(tiny_chinesebert_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_chinesebert_folder, folder)
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    expected = ZeroShotPromptPipeline(model=model, tokenizer=tokenizer, device="cpu")("国足", LABELS)
+    shutil.rmtree(folder)
+    assert ZeroShotPromptPipeline(model=model, tokenizer=tokenizer, device="cpu")("国足", LABELS) == expected
+
+
+def test_what_is_uploaded_is_the_whole_pipeline(
+    tiny_chinesebert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = []
+
+    def push_to_hub(self: Any, repo_id: str, **options: Any) -> None:
+        self.save_pretrained(tmp_path / "uploaded")
+        uploads.append((type(self), repo_id, options))
+
+    for pushing in (PreTrainedModel, PreTrainedTokenizerBase, ZeroShotPromptPipeline):
+        monkeypatch.setattr(pushing, "push_to_hub", push_to_hub)
+    pipe = pipeline("zero-shot-prompt", model=str(tiny_chinesebert_folder), device="cpu", template=TEMPLATE)
+    pipe.save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id="someone/something", private=True)
+    assert uploads == [(ZeroShotPromptPipeline, "someone/something", {"private": True})]
+    assert (tmp_path / "uploaded" / "prompt.json").is_file()
+    pipe.save_pretrained(tmp_path / "again")
+    assert len(uploads) == 1
 
 
 def test_a_prompt_brings_its_model(opinionated_folder: Path, tmp_path: Path) -> None:

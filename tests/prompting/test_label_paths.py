@@ -68,6 +68,7 @@ def test_words_of_a_path_go_before_words_of_its_name() -> None:
     [
         (["体育", "体育/足球"], "'体育' is the beginning of '体育/足球'"),
         (["a/b/c", "a/b"], "'a/b' is the beginning of 'a/b/c'"),
+        (["a", "a/b/c", "d"], "'a' is the beginning of 'a/b/c'"),
         (["a/"], "'a/' has a level without a name"),
         (["a// b"], "a level without a name"),
     ],

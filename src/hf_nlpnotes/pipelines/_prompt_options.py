@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from hf_nlpnotes.prompting.calibration import CALIBRATIONS
-from hf_nlpnotes.prompting.config import PromptConfig
+from hf_nlpnotes.prompting.config import PromptConfig, checked_calibration_texts
 from hf_nlpnotes.prompting.word_scorer import SCORINGS
 
 OPTIONS = (
@@ -67,7 +67,6 @@ _EXPECTED: dict[str, _Check] = {
         "is 'ready' or a mapping from labels to words",
     ),
     "calibration": (lambda value: value in CALIBRATIONS, f"must be one of {', '.join(CALIBRATIONS)}"),
-    "calibration_texts": (_is_list, "is a list of texts, at least one"),
     "bias": (lambda value: isinstance(value, Mapping), "is a mapping from labels to numbers"),
     "prior_weight": (lambda value: _is_number(value) and value >= 0, "must be a number from 0 on"),
     "scoring": (lambda value: value in SCORINGS, f"must be one of {', '.join(SCORINGS)}"),
@@ -103,6 +102,8 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
         given["candidate_labels"] = _labels(given["candidate_labels"])
         if "labels_column" in given:
             raise ValueError("candidate_labels and labels_column both say which labels there are: give one of them.")
+    if "calibration_texts" in given:
+        given["calibration_texts"] = checked_calibration_texts(given["calibration_texts"])
     for name, value in given.items():
         if name in _EXPECTED and value is not None:
             is_right, expected = _EXPECTED[name]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hf_nlpnotes.prompting.calibration import CONTENT_FREE_TEXTS, mean_bias
+from hf_nlpnotes.prompting.calibration import CONTENT_FREE_TEXTS
 from hf_nlpnotes.prompting.reranking import best, rerank
 from hf_nlpnotes.prompting.static_prior import combine, static_similarity
 from hf_nlpnotes.prompting.weight_state import weight_state
@@ -174,8 +174,9 @@ class LabelScorer:
         # The prompts are the same for all sets: they are read once for all words.
         words = united(sets).all_words
         place = {word: i for i, word in enumerate(words)}
-        mean = mean_bias(scores(self.plan.word_set(words)))
-        return {one: mean[[place[word] for word in one.verbalizer.all_words]] @ one.weights for one in sets}
+        read = scores(self.plan.word_set(words))  # (texts, words)
+        own = {one: read[:, [place[word] for word in one.verbalizer.all_words]] @ one.weights for one in sets}
+        return {one: measured_bias(scored, one, self.options) for one, scored in own.items()}
 
     def _scores(self, samples: Sequence[Sample], chosen: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
         """Scores of the names of each sample's labels, each float64 of shape (nodes,), not calibrated.
@@ -206,4 +207,12 @@ class LabelScorer:
 
 def _filled(text: Any, plan: Plan) -> dict[str, str]:
     """A text for calibration, in every column; it may be empty."""
-    return dict.fromkeys(plan.columns, text) if isinstance(text, str) else {c: text[c] for c in plan.columns}
+    if isinstance(text, str):
+        return dict.fromkeys(plan.columns, text)
+    missing = [column for column in plan.columns if column not in text]
+    if missing:
+        raise ValueError(
+            f"The template {plan.source!r} has the slot {missing[0]!r}, and a text of calibration_texts has only the"
+            f" columns {list(text)}: give a string for all slots, or a mapping with a text for each."
+        )
+    return {column: text[column] for column in plan.columns}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import CONFIG_NAME
@@ -102,7 +103,13 @@ def stored_prompt(name: str, revision: str | None = None) -> PromptConfig | None
         return None
     if Path(name).is_dir():
         return PromptConfig.from_pretrained(name) if PromptConfig.is_in(name) else None
-    found = _found(name, PROMPT_FILE, revision)
+    try:
+        found = _found(name, PROMPT_FILE, revision)
+    except OSError as error:
+        # A folder that is no longer there, whose model has been loaded: its name may be that of no repository.
+        if isinstance(error.__cause__, (HFValidationError, RepositoryNotFoundError)):
+            return None
+        raise
     return None if found is None else PromptConfig.from_pretrained(Path(found).parent)
 
 

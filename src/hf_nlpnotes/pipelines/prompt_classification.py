@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_TEMPLATE = "{label}：{text}"
 """Suits topics and opinions alike; a template in the words of the task may do better."""
+
+_UPLOAD_OPTIONS = frozenset(
+    ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags", "token")
+)
 
 _KEPT_PLANS = 8
 """How many sets of options a pipeline remembers, so that calls in a loop do not tokenize the label words again."""
@@ -172,7 +178,8 @@ class ZeroShotPromptPipeline(Pipeline):
         elif args:
             raise ValueError(f"Unable to understand the extra arguments {args}: options are given by name.")
         kwargs.pop("num_workers", None)
-        batch_size = _batch_size(kwargs.pop("batch_size", None) or self._batch_size or 1)
+        batch_size = kwargs.pop("batch_size", None)
+        batch_size = _batch_size(self._batch_size if batch_size is None else batch_size)
         # As text-classification does: a single string gives a list even for the single best label.
         wrapped = isinstance(inputs, str) and "top_k" not in kwargs
         options = merged(self._options, checked(kwargs))
@@ -256,7 +263,7 @@ class ZeroShotPromptPipeline(Pipeline):
                 f"candidate_labels has {len(labels)} lists of labels for {len(list(items))} texts: give one list for"
                 " each text, or one list of labels for all."
             )
-        return (_sample(item, plan, own) for item, own in zip(items, labels, strict=True))
+        return (_sample(item, plan, own) for item, own in _with_labels(items, labels))
 
     def _answers(
         self, samples: Iterator[Sample], plan: Plan, options: Mapping[str, Any], batch_size: int
@@ -278,8 +285,10 @@ class ZeroShotPromptPipeline(Pipeline):
                 best = [{"label": label, "score": score} for label, score in zip(labels, shares.tolist(), strict=True)]
                 yield best[0] if legacy else best[:top_k]
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Save model, tokenizer and prompt into a folder; `push_to_hub` uploads the same.
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Save model, tokenizer and prompt into a folder.
 
         The options of the pipeline that a `PromptConfig` has go into `prompt.json`, so that
         `pipeline("zero-shot-prompt", model=FOLDER)` classifies as this one does. A call's own options are not the
@@ -288,9 +297,12 @@ class ZeroShotPromptPipeline(Pipeline):
         Args:
             save_directory (`str` or `os.PathLike`):
                 The folder, made where it is missing.
+            push_to_hub (`bool`, defaults to `False`):
+                Upload the same afterwards; `repo_id` and the other arguments are those of `push_to_hub`.
             **kwargs:
                 For `save_pretrained` of the model and of the tokenizer: `max_shard_size`, ….
         """
+        upload = {name: kwargs.pop(name) for name in _UPLOAD_OPTIONS & set(kwargs)}
         if self._adapter is None:
             super().save_pretrained(save_directory, **kwargs)
         else:  # the layers that it put into the model are no part of the model's own weights
@@ -308,6 +320,8 @@ class ZeroShotPromptPipeline(Pipeline):
                 and prompt.templates == self._stored.templates
             ):
                 save_tensors(self.soft_prompt.state_dict(), save_directory)
+        if push_to_hub:
+            self.push_to_hub(upload.pop("repo_id", Path(save_directory).name), **upload)
 
     def preprocess(self, input_: Sample, reader: Reader) -> Sequence[Any]:  # type: ignore[override]
         """The inputs of a text: one for each length of label words, or for each word under a causal model."""
@@ -343,6 +357,19 @@ def _sample(item: Any, plan: Plan, labels: Sequence[str]) -> Sample:
     return Sample(item, column_values(item, plan.columns, plan.source), plan.label_set(labels))
 
 
+def _with_labels(items: Iterable[Any], labels: Sequence[Sequence[str]]) -> Iterator[tuple[Any, Sequence[str]]]:
+    """Each text with its own labels."""
+    missing: Any = object()
+    for item, own in zip_longest(items, labels, fillvalue=missing):
+        if item is missing or own is missing:
+            raise ValueError(
+                f"candidate_labels has {len(labels)} lists of labels, and there are"
+                f" {'fewer' if item is missing else 'more'} texts: give one list for each text, or one list of labels"
+                " for all."
+            )
+        yield item, own
+
+
 def _labels_in(item: Any, column: str) -> list[str]:
     """The labels that an input itself brings along."""
     if not isinstance(item, Mapping) or column not in item:
@@ -352,6 +379,8 @@ def _labels_in(item: Any, column: str) -> list[str]:
 
 
 def _batch_size(value: Any) -> int:
+    if value is None:
+        return 1
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"batch_size must be a positive whole number, got {value!r}.")
     return value

@@ -129,7 +129,8 @@ class ExtractiveQuestionAnsweringPipeline(Pipeline):
                 start and end logits.
         """
         chosen = self._options.updated(options)
-        size = 1 if batch_size is None and self._batch_size is None else batch_size or self._batch_size
+        size = self._batch_size if batch_size is None else batch_size
+        size = 1 if size is None else size
         if type(size) is not int or size < 1:
             raise ValueError(f"batch_size must be a positive whole number, got {size!r}.")
         kind, questions = questions_of(args, question, context)

@@ -102,7 +102,7 @@ class PromptConfig(PushToHubMixin):
         if self.calibration is not None and self.calibration not in CALIBRATIONS:
             raise ValueError(f"calibration must be one of {', '.join(CALIBRATIONS)}, got {self.calibration!r}.")
         if self.calibration_texts is not None:
-            self._set("calibration_texts", _calibration_texts(self.calibration_texts))
+            self._set("calibration_texts", checked_calibration_texts(self.calibration_texts))
         for name in ("label_prior", "bias"):
             if getattr(self, name) is not None:
                 self._set(name, self._by_label(name))
@@ -361,7 +361,13 @@ def _demonstrations(rows: Any, columns: Sequence[str], labels: Sequence[str]) ->
     return kept
 
 
-def _calibration_texts(texts: Any) -> list[Any]:
+def checked_calibration_texts(texts: Any) -> list[Any]:
+    """Texts to calibrate on, each a string or a mapping from columns to strings.
+
+    Raises:
+        `ValueError`: no list, or an empty one.
+        `TypeError`: a text that is neither.
+    """
     if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Sequence) or not texts:
         raise ValueError(f"calibration_texts is a list of texts, at least one, got {texts!r}.")
     for text in texts:

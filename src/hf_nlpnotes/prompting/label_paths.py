@@ -66,7 +66,7 @@ class LabelPaths:
             for depth in range(1, len(own) + 1):
                 nodes.setdefault(tuple(own[:depth]), len(nodes))
         paths = tuple(tuple(nodes[tuple(own[:depth])] for depth in range(1, len(own) + 1)) for own in names)
-        inner = {path[-2]: label for path, label in zip(paths, labels, strict=True) if path[1:]}
+        inner = {node: label for path, label in zip(paths, labels, strict=True) for node in path[:-1]}
         for path, label in zip(paths, labels, strict=True):
             if path[-1] in inner:
                 raise ValueError(

@@ -1,6 +1,8 @@
 """Capture, against the models' own eager `output_attentions`."""
 
 import re
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from hf_nlpnotes.attention import AttentionMaps, capture_attention, capture_inputs
 from hf_nlpnotes.attention.capture import record_attention
-from hf_nlpnotes.attention.interface import attention_implementation, observed
+from hf_nlpnotes.attention.interface import AttentionCall, attention_implementation, observed
 
 FAMILIES = ["bert", "roberta", "electra", "albert", "distilbert", "modernbert", "deberta-v2", "gpt2", "qwen2", "llama"]
 OTHERS = ["gemma2", "gpt_oss", "bloom", "mpnet", "xlnet", "xglm"]
@@ -206,6 +208,32 @@ class TestNothingIsLeftChanged:
             pass
         assert model.encoder.config._attn_implementation == "eager"
         assert model.decoder.config._attn_implementation == "sdpa"
+
+    def test_threads_on_one_model_each_see_their_own(self, make_model: Any) -> None:
+        """The first to begin is the first to end, while the other still runs."""
+        model, ids = make_model("bert"), ids_of()["input_ids"]
+        begun, ended = threading.Event(), threading.Event()
+        seen: dict[str, list[str]] = {"first": [], "last": []}
+
+        def keep(thread: str, call: AttentionCall) -> torch.Tensor:
+            seen[thread].append(type(call.module).__name__)
+            return call.output
+
+        def last() -> None:
+            with observed(model, partial(keep, "last")):
+                begun.set()
+                ended.wait(10)
+                model(ids)
+
+        thread = threading.Thread(target=last)
+        with observed(model, partial(keep, "first")):
+            thread.start()
+            begun.wait(10)
+            model(ids)
+        ended.set()
+        thread.join()
+        assert seen == dict.fromkeys(seen, ["BertSelfAttention"] * 2)
+        assert model.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("model_type", ["mpnet", "xglm"])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
@@ -15,6 +16,7 @@ from transformers import (
 )
 
 from hf_nlpnotes.attention import ablated, capture_inputs, head_ablation, head_importance
+from hf_nlpnotes.attention.encoding import accepted
 
 LAYERS, HEADS, DIM = 2, 4, 8
 PROJECTIONS = {  # where a layer's heads are put together again: head h has the columns h·8 to h·8 + 8
@@ -95,6 +97,58 @@ def test_an_ablated_head_gives_nothing(make_model: Any, model_type: str) -> None
         torch.testing.assert_close(without, by_hand(**batch).logits, atol=1e-6, rtol=1e-6)
         assert (without - whole).abs().max() > 1e-4
         torch.testing.assert_close(model(**batch).logits, whole)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "deberta-v2"])
+def test_blocks_inside_one_another(make_model: Any, model_type: str) -> None:
+    model, batch = classifier(make_model, model_type), batch_of()
+    by_hand = gated_by_hand(gated_by_hand(model, 0, [1], 0), 1, [3], 0)
+    with torch.no_grad(), ablated(model, {0: [1]}):
+        with ablated(model, {1: [3]}):
+            torch.testing.assert_close(model(**batch).logits, by_hand(**batch).logits, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(
+            model(**batch).logits, gated_by_hand(model, 0, [1], 0)(**batch).logits, atol=1e-6, rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("model_type", ["bert", "deberta-v2"])
+def test_what_is_captured_and_measured_inside_is_of_the_model_without_the_heads(
+    make_model: Any, model_type: str
+) -> None:
+    model, batch = classifier(make_model, model_type), batch_of(1)
+    by_hand = gated_by_hand(model, 0, range(HEADS - 1), 0)
+    inputs = {"input_ids": batch["input_ids"]}
+    with ablated(model, {0: range(HEADS - 1)}):
+        maps, numbers = capture_inputs(model, inputs), head_importance(model, [batch])
+    np.testing.assert_allclose(maps.weights(), capture_inputs(by_hand, inputs).weights(), atol=1e-6)
+    assert np.abs(maps[1].weights - capture_inputs(model, inputs)[1].weights).max() > 1e-3
+    assert numbers[0][: HEADS - 1].tolist() == [0.0] * (HEADS - 1)
+    np.testing.assert_allclose(numbers[1], head_importance(by_hand, [batch])[1], atol=1e-6)
+
+
+def test_another_model_with_the_same_config_keeps_its_heads(make_model: Any) -> None:
+    model, batch = classifier(make_model, "bert"), batch_of()
+    other = type(model)(model.config).double().eval()
+    with torch.no_grad():
+        whole = other(**batch).logits
+        with ablated(model, {0: range(HEADS)}):
+            torch.testing.assert_close(other(**batch).logits, whole)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "bloom"])
+def test_of_a_model_whose_weights_are_kept_elsewhere(make_model: Any, model_type: str) -> None:
+    model, batch = classifier(make_model, model_type), batch_of()
+    inputs = {name: value[:1] for name, value in batch.items()}
+    expected = head_importance(model, [batch]), capture_inputs(model, {"input_ids": inputs["input_ids"]}).weights()
+    with torch.no_grad(), ablated(model, {0: [1]}):
+        logits = model(**batch).logits
+    cpu_offload(model, execution_device="cpu")
+    assert all(parameter.is_meta for parameter in model.parameters())
+    np.testing.assert_allclose(head_importance(model, [batch]), expected[0], atol=1e-6)
+    found = capture_inputs(model, accepted(model, {"input_ids": inputs["input_ids"]}))
+    np.testing.assert_allclose(found.weights(), expected[1], atol=1e-6)
+    with torch.no_grad(), ablated(model, {0: [1]}):
+        torch.testing.assert_close(model(**batch).logits, logits)
 
 
 def test_ablation_by_a_score(make_model: Any) -> None:

@@ -75,8 +75,16 @@ def accepted(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, 
     # A wrapper (PEFT, torch.compile) takes anything: what counts is the first forward that names an input.
     every = (inspect.signature(module.forward).parameters for module in model.modules())
     parameters: Mapping[str, Any] = next((names for names in every if any(name in names for name in inputs)), {})
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     return {name: value.to(device) for name, value in inputs.items() if name in parameters}
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where the model takes its inputs: on the device of its first weights that are in memory.
+
+    Weights that accelerate keeps elsewhere are on the meta device meanwhile; its hooks move the inputs, from anywhere.
+    """
+    return next((weights.device for weights in model.parameters() if not weights.is_meta), torch.device("cpu"))
 
 
 def most_positions(model: nn.Module) -> int | None:

@@ -19,7 +19,9 @@ from .interface import AttentionCall, observed, uses_interface
 from .products import watched
 
 Gate = Callable[[int, int, int], torch.Tensor | None]
-"""Gives the gates of a layer: (layer, batch, heads) -> `(heads,)` or `(batch, heads)`, or None for all ones."""
+"""Gives the gates of a layer: (layer, batch, heads) -> `(heads,)` or `(batch, heads)`, or None for all ones.
+
+They may be on any device: the layers of one model need not be on one."""
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def gated(model: nn.Module, gate: Gate) -> Iterator[None]:
         gates = gate(counter.next(), batch, heads)
         if gates is None:
             return call.output
-        return call.output * gates.to(call.output.dtype).reshape(-1, 1, heads, 1)  # (batch, queries, heads, dim)
+        return call.output * gates.to(call.output).reshape(-1, 1, heads, 1)  # (batch, queries, heads, dim)
 
     def on_weights(weights: torch.Tensor, batch: int) -> torch.Tensor:
         """Gate weights instead of outputs: it is the same, as the output is linear in them."""
@@ -40,7 +42,7 @@ def gated(model: nn.Module, gate: Gate) -> Iterator[None]:
         gates = gate(counter.next(), batch, heads)
         if gates is None:
             return weights
-        shaped = gates.to(weights.dtype).reshape(-1, heads).expand(batch, heads)
+        shaped = gates.to(weights).reshape(-1, heads).expand(batch, heads)
         return weights * shaped.reshape(*weights.shape[:-2], 1, 1)
 
     with ExitStack() as stack:
@@ -59,12 +61,15 @@ def ablated(model: nn.Module, heads: Mapping[int, Iterable[int]]) -> Iterator[No
         with ablated(model, {4: [3], 5: [0, 1]}):
             model(**inputs)
 
+    Blocks may be nested, and attention captured inside is that of the model without these heads.
+
     Args:
         model: A model of transformers.
         heads: Layer -> its heads to take out, numbered as in the maps of `capture_attention`.
 
     Raises:
-        ValueError: A layer or head does not exist. That is known when the model runs, or never ran such a layer.
+        ValueError: A head does not exist, which is told when its layer runs; or a layer does not, which is told when
+            the block ends, if the model ran in it.
     """
     wanted = {layer: sorted(set(numbers)) for layer, numbers in heads.items()}
     seen: set[int] = set()
@@ -76,7 +81,7 @@ def ablated(model: nn.Module, heads: Mapping[int, Iterable[int]]) -> Iterator[No
         unknown = [head for head in wanted[layer] if not 0 <= head < count]
         if unknown:
             raise ValueError(f"layer {layer} has no head {unknown[0]}: it has {count} heads, 0 to {count - 1}")
-        gates = torch.ones(count, device=next(model.parameters()).device)
+        gates = torch.ones(count)
         gates[wanted[layer]] = 0
         return gates
 

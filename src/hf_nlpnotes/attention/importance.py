@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .encoding import device_of
 from .gates import ablated, gated
 from .recording import evaluating
 
@@ -45,7 +46,7 @@ def head_importance(
     Raises:
         ValueError: There are no batches, the model gave no loss, or its attention could not be gated.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     totals: dict[int, torch.Tensor] = {}
     examples = 0
     with evaluating(model):
@@ -102,7 +103,7 @@ def _gate_gradients(
     gates: dict[int, torch.Tensor] = {}
 
     def gate(layer: int, size: int, heads: int) -> torch.Tensor:
-        gates[layer] = torch.ones(size, heads, device=next(model.parameters()).device, requires_grad=True)
+        gates[layer] = torch.ones(size, heads, requires_grad=True)
         return gates[layer]
 
     with gated(model, gate), torch.enable_grad():

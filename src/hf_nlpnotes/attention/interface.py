@@ -4,6 +4,9 @@ transformers models look their attention function up by the name in their config
 that belongs to it (`AttentionMaskInterface`). Here that name is changed while a `with` block lasts: to a function that
 calls the model file's own eager attention, so that nothing is computed differently, and then shows the call and its
 result to an observer, which may change the output.
+
+Blocks may be nested, each with its observer, and several threads may have theirs on one model: the name is changed
+until the last block ends, and a call is shown to the observers of its own thread alone.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -59,7 +63,11 @@ class NoEagerAttentionError(LookupError):
 Observer = Callable[[AttentionCall], torch.Tensor]
 """Sees a call and returns the output to go on with: `call.output`, or another tensor of its shape."""
 
-_observer: ContextVar[Observer | None] = ContextVar("hf_nlpnotes_attention_observer", default=None)
+_Observing = tuple[frozenset[int], Observer]
+"""The modules of a model by `id`, and who sees their calls: another model may share the config that is changed."""
+
+_observing: ContextVar[tuple[_Observing, ...]] = ContextVar("hf_nlpnotes_attention_observing", default=())
+"""Of the blocks around, the outermost first."""
 
 
 EagerAttention = tuple[Callable[..., Any], frozenset[str]]
@@ -72,33 +80,56 @@ _eager_of: WeakKeyDictionary[type[nn.Module], EagerAttention | None] = WeakKeyDi
 def observed(model: nn.Module, observer: Observer) -> Iterator[None]:
     """Show every attention call of `model` that goes through the interface to `observer`, while the block lasts.
 
-    The attention setting of the model is as before afterwards, also after an exception.
+    In nested blocks every observer sees the call, with the output that the one around it goes on with. The attention
+    setting of the model is as before afterwards, also after an exception.
     """
     AttentionInterface.register(IMPLEMENTATION, _observed_attention)
     AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
-    token = _observer.set(observer)
+    token = _observing.set((*_observing.get(), (frozenset(map(id, model.modules())), observer)))
     try:
         with attention_implementation(model, IMPLEMENTATION):
             yield
     finally:
-        _observer.reset(token)
+        _observing.reset(token)
+
+
+@dataclass(eq=False)
+class _Changed:
+    """A config whose attention is another for a while."""
+
+    config: PreTrainedConfig
+    own: str
+    names: dict[object, str] = field(default_factory=dict)  # of each block that lasts
+
+
+_changed: dict[int, _Changed] = {}
+_lock = Lock()
 
 
 @contextmanager
 def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
     """Give every config in `model` the attention `name` while the block lasts; then each has its own again.
 
+    Blocks of several threads end in any order: a config gets its own back with the last.
+
     `set_attn_implementation` would refuse models that are not known to follow the interface, and changes parts of a
     model that were set apart on purpose: it can't be undone with a second call.
     """
-    before = [(config, config._attn_implementation_internal) for config in _configs(model)]
+    configs, block = _configs(model), object()
+    with _lock:
+        for config in configs:
+            change = _changed.setdefault(id(config), _Changed(config, config._attn_implementation_internal))
+            change.names[block] = config._attn_implementation_internal = name
     try:
-        for config, _ in before:
-            config._attn_implementation_internal = name
         yield
     finally:
-        for config, own in before:
-            config._attn_implementation_internal = own
+        with _lock:
+            for config in configs:
+                change = _changed[id(config)]
+                del change.names[block]
+                if not change.names:
+                    del _changed[id(config)]
+                config._attn_implementation_internal = next(reversed(change.names.values()), change.own)
 
 
 def _configs(model: nn.Module) -> list[PreTrainedConfig]:
@@ -131,8 +162,8 @@ def _observed_attention(
     if scaling is not None:
         kwargs["scaling"] = scaling
     output, weights = eager(module, query, key, value, attention_mask, **kwargs)
-    observer = _observer.get()
-    if observer is None or weights is None:
+    observers = [observer for modules, observer in _observing.get() if id(module) in modules]
+    if not observers or weights is None:
         return output, weights
     used = parameters & {"softcap", "position_bias", "sinks"}
     options = {name: kwargs[name] for name in used & set(kwargs)}
@@ -149,7 +180,9 @@ def _observed_attention(
         output,
         weights,
     )
-    return observer(call), weights
+    for observer in observers:
+        call = replace(call, output=observer(call))
+    return call.output, weights
 
 
 def uses_interface(model: nn.Module) -> bool:

@@ -24,6 +24,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama": {**SIZES, "num_key_value_heads": 1},
     "mistral": {**SIZES, "num_key_value_heads": 1, "sliding_window": 6},
     "qwen3": {**SIZES, "num_key_value_heads": 1, "head_dim": 8},
+    # Recurrent states, of which some architectures cannot go on with several tokens at once.
+    "lfm2": {**SIZES, "num_key_value_heads": 1, "full_attn_idxs": [1], "block_ff_dim": 32},
+    "bamba": {**SIZES, "num_key_value_heads": 1, "attn_layer_indices": [1]}
+    | {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 4},
     "mamba": {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},  # no cache of keys and values
 }
 
@@ -161,6 +165,15 @@ def test_which_end_is_cut(tokenizer: Any) -> None:
 def test_special_tokens_in_a_text_are_text(tokenizer: Any) -> None:
     (prompt,) = CausalPromptEncoder(Template("{text} {label}"), tokenizer).encode({"text": "<|end|>"}, ["sports"])
     assert tokenizer.eos_token_id not in prompt.token_ids
+
+
+def test_any_character_may_stand_beside_the_label(tokenizer: Any) -> None:
+    """Also those of private use, which are pictures in some fonts."""
+    every = "a\ue000b\uf8ff\U000f0000c"
+    encoder = CausalPromptEncoder(Template(f"{{demos:1}}{every}{{options}}{{text}} is {{label}}, {every}"), tokenizer)
+    (prompt,) = encoder.encode({"text": every}, ["sports"], [every, "x"], [every])
+    assert tokenizer.decode(prompt.token_ids) == f"{every}{every}{every}、x{every} is sports, {every}"
+    assert tokenizer.decode(prompt.token_ids[prompt.start : prompt.end]).strip() == "sports"
 
 
 def test_a_template_that_does_not_fit_is_named(tokenizer: Any) -> None:

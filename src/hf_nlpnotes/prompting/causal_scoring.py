@@ -36,8 +36,9 @@ from .template_parts import Slot
 _LOGITS_AT_ONCE = 1 << 23
 """Most logits of a forward pass: 32 MB of float32."""
 
-_SENTINEL = "\ue000"
-"""Marks the label's place in a filled template; of Unicode's private use area."""
+
+_STATES = ("conv_states", "recurrent_states")
+"""What a layer of a cache keeps beside keys and values."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,7 @@ class CausalPromptEncoder:
     def _encode(
         self, values: Mapping[str, str], word: str, labels: Sequence[str], demonstrations: Sequence[str]
     ) -> CausalPrompt:
-        plain = {name: text.replace(_SENTINEL, "\N{REPLACEMENT CHARACTER}") for name, text in values.items()}
-        filled = self.template.fill(plain, _SENTINEL, labels, demonstrations)
-        before, _, after = filled.partition(_SENTINEL)
+        before, after = self.template.around_label(values, labels, demonstrations)
         encoded = self._tokenize(before + word + after, add_special_tokens=True)
         ids, start, end = list(encoded["input_ids"]), len(before), len(before) + len(word)
         own = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < end and b > start]
@@ -263,7 +262,8 @@ def continuation_log_probs(
 ) -> list[torch.Tensor]:
     """Log-probability of every token of each continuation of a prefix, which is read once.
 
-    Where the model keeps no cache of keys and values (Mamba, …), the prefix is read again with every continuation.
+    Where the model keeps more than a cache of keys and values (Mamba, Qwen3-Next, …), the prefix is read again with
+    every continuation: its states cannot go on with several tokens at once in every architecture.
 
     Args:
         model:
@@ -322,4 +322,6 @@ def _read_prefix(model: Any, prefix: Sequence[int]) -> tuple[Cache | None, list[
     ids = torch.tensor([list(prefix[:-1])], device=device)
     output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **only_last)
     cache = getattr(output, "past_key_values", None)
-    return (cache, [prefix[-1]]) if isinstance(cache, Cache) else (None, list(prefix))
+    if not isinstance(cache, Cache) or any(hasattr(layer, name) for layer in cache.layers for name in _STATES):
+        return None, list(prefix)
+    return cache, [prefix[-1]]

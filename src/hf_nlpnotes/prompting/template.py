@@ -109,13 +109,38 @@ class Template:
             separator (`str`, defaults to a space):
                 What stands at `{sep}` and between demonstrations.
         """
+        before, after = self.around_label(values, labels, demonstrations, separator)
+        return before + label + after
+
+    def around_label(
+        self,
+        values: Mapping[str, str],
+        labels: Sequence[str] = (),
+        demonstrations: Sequence[str] = (),
+        separator: str = " ",
+    ) -> tuple[str, str]:
+        """What stands before the label and after it.
+
+        Args:
+            values (`Mapping[str, str]`):
+                As of `fill`.
+            labels (`Sequence[str]`, *optional*):
+                As of `fill`.
+            demonstrations (`Sequence[str]`, *optional*):
+                As of `fill`.
+            separator (`str`, defaults to a space):
+                As of `fill`.
+
+        >>> Template("{question}？{label}，{answer}").around_label({"question": "在吗", "answer": "我在"})
+        ('在吗？', '，我在')
+        """
 
         def shown(part: Part) -> str:
             match part:
                 case Literal(text):
                     return text
                 case Slot(name):
-                    return label if part.is_label else values[name]
+                    return values[name]
                 case Separator():
                     return separator
                 case Options():
@@ -125,7 +150,8 @@ class Template:
                 case Soft(text=text):
                     return text or ""
 
-        return "".join(map(shown, self.parts))
+        place = self.label_position
+        return "".join(map(shown, self.parts[:place])), "".join(map(shown, self.parts[place + 1 :]))
 
     def __str__(self) -> str:
         return self.source

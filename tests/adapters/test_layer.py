@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -319,7 +320,51 @@ def test_nothing_of_a_step_is_kept() -> None:
         logits(model)
     layers = [module for module in model.modules() if isinstance(module, BottleneckAdapterLayer)]
     assert all(layer._feed_forward_input is not None for layer in layers)
-    assert all(layer._feed_forward_input.value is None for layer in layers if layer._feed_forward_input)
+    assert not any(layer._feed_forward_input.values for layer in layers if layer._feed_forward_input)
+
+
+def test_threads_do_not_see_each_other() -> None:
+    """Two calls at once: the second passes the adapter's input while the first stands behind it."""
+    model = adapted(placement="parallel")
+    inputs = [IDS, IDS.flip(1)]
+    expected = [model(input_ids=ids).logits.detach() for ids in inputs]
+    entered, passed = threading.Event(), threading.Event()
+    found: dict[int, torch.Tensor] = {}
+
+    def wait(*_: Any) -> None:
+        if threading.current_thread() is first and not entered.is_set():
+            entered.set()
+            passed.wait(10)
+
+    middle = model.get_base_model().bert.encoder.layer[0].intermediate
+    middle.register_forward_hook(wait)  # behind the network's first layer
+    first = threading.Thread(target=lambda: found.update({0: model(input_ids=inputs[0]).logits.detach()}))
+    first.start()
+    assert entered.wait(10)
+    found[1] = model(input_ids=inputs[1]).logits.detach()
+    passed.set()
+    first.join()
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+
+
+def test_compiled_in_one_graph() -> None:
+    model = adapted(placement="parallel")
+    torch.compiler.reset()
+    with torch.no_grad():
+        found = torch.compile(model, backend="eager", fullgraph=True)(input_ids=IDS).logits
+    torch.testing.assert_close(found, logits(model))
+
+
+def test_copied_after_a_step_that_broke_off() -> None:
+    model = adapted(placement="parallel").train()
+    middle = model.get_base_model().bert.encoder.layer[1].intermediate
+    handle = middle.register_forward_hook(lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        model(input_ids=IDS)
+    handle.remove()
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(logits(twin.eval()), logits(model.eval()))
 
 
 # ------------------------------------------------------------------------------------------------------- merging

@@ -9,6 +9,7 @@ Several active adapters all read the same `y` (or `x`), and their contributions 
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import torch
@@ -21,20 +22,27 @@ from .configuration import BottleneckAdapterConfig, activation
 class FeedForwardInput:
     """Keep what goes into a module until it is taken: a forward pre-hook.
 
-    An object and not a closure, so that a copy of the model has its own.
+    Each thread has its own value: a served model may be called from several at once. An object and not a closure, so
+    that a copy of the model has its own; what a step that broke off has left is no part of the copy.
     """
 
     def __init__(self) -> None:
-        self.value: torch.Tensor | None = None
+        self.values: dict[int, torch.Tensor] = {}  # by thread
 
     def before_forward(self, module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
         """Keep the first argument."""
-        self.value = arguments[0]
+        self.values[_thread()] = arguments[0]
 
     def take(self) -> torch.Tensor | None:
         """Return the value and let go of it."""
-        value, self.value = self.value, None
-        return value
+        return self.values.pop(_thread(), None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"values": {}}
+
+
+def _thread() -> int:
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()  # a graph runs on any thread
 
 
 class BottleneckAdapterLayer(nn.Module, BaseTunerLayer):

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from hf_nlpnotes.corpora import read_texts
+from hf_nlpnotes.corpora import labelled_texts, read_texts
 
 ROWS = [("国足今晚出战", "体育"), ("银行业绩", "财经"), ('他说"好"', "体育"), ("股票\\t跌", "财经")] * 5
 
@@ -46,6 +47,28 @@ def test_what_is_held_out_of_one_file(tmp_path: Path, held_out: str, splits: lis
     assert again["test"]["text"] == data["test"]["text"]
 
 
+def test_a_file_for_training_is_not_for_testing(tmp_path: Path) -> None:
+    write(tmp_path / "contest_train.tsv", ROWS)
+    write(tmp_path / "contest_valid.tsv", ROWS[:2])
+    assert sorted(read_texts(str(tmp_path), held_out="one")) == ["train", "validation"]
+
+
+def test_a_hub_data_set_keeps_the_names_of_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = Features({"sentence": Value("string"), "label": ClassLabel(names=["体育", "财经"])})
+    rows = Dataset.from_dict({"sentence": ["a", "b"], "label": [1, 0]}, features=features)
+    parts = {"train": rows, "test": rows, "unsupervised": rows}
+    monkeypatch.setattr(labelled_texts, "load_dataset", lambda _: DatasetDict(parts))
+    data = read_texts("owner/name", held_out="one")
+    assert data["train"].features["label"].names == ["体育", "财经"]
+    assert list(data["train"]["label"]) == [1, 0]
+    parts["test"] = Dataset.from_dict({"sentence": ["a"], "label": [-1]}, features=features)
+    with pytest.raises(ValueError, match="test, row 1: expected a label"):
+        read_texts("owner/name")
+    del parts["train"]
+    with pytest.raises(ValueError, match="no training texts: its splits are test"):
+        read_texts("owner/name")
+
+
 def test_other_test_data(tmp_path: Path) -> None:
     write(tmp_path / "train.tsv", ROWS)
     write(tmp_path / "test.tsv", ROWS)
@@ -60,7 +83,7 @@ def test_other_test_data(tmp_path: Path) -> None:
         ("train.tsv", "label\ttext\n", "has no rows"),
         ("train.json", '{"text": "a", "label": 1}\n[]\n', "line 2: expected a JSON object"),
         ("train.json", "{", "line 1: no JSON"),
-        ("train.csv", "text,label\na\n", "row 1: the label 'None'"),
+        ("train.csv", "text,label\na\n", "row 1: expected a label in the column 'label'"),
         ("train.tsv", b"label\ttext\n1\t\xb9\xfa\n", "is not UTF-8 text"),
         ("notes.txt", "a", "no file of training texts"),
     ],

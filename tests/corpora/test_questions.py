@@ -31,6 +31,10 @@ def test_folders_and_other_test_data(tmp_path: Path) -> None:
     squad(tmp_path / "my_train.json", 3)
     squad(tmp_path / "my_dev.json", 2)
     assert {part: len(rows) for part, rows in read_questions(str(tmp_path)).items()} == {"train": 6, "validation": 4}
+    squad(tmp_path / "dev_train.json", 1)
+    (tmp_path / "._a_dev.json").write_text("", encoding="utf-8")
+    assert len(read_questions(str(tmp_path))["validation"]) == 4, "one file is for one thing; hidden ones do not count"
+    (tmp_path / "dev_train.json").unlink()
     other = squad(tmp_path / "other.json", 1)
     assert len(read_questions(str(tmp_path), test_data=str(other))["validation"]) == 2
     assert len(read_questions(str(tmp_path / "my_train.json"), test_data=str(other))["train"]) == 6

@@ -17,7 +17,8 @@ def written(path, text):
 
 def read(reader, path):
     """As an example reads: blank tokens left out, tags repaired."""
-    return tagged_files._whole(reader, path)
+    (sentences,) = tagged_files._cleaned(reader, [path])
+    return sentences
 
 
 @pytest.mark.parametrize("separator", ["\t", " "])
@@ -31,10 +32,33 @@ def test_columns_with_any_separator_and_line_end(tmp_path, separator):
 
 
 def test_columns_lose_the_numbers_of_words_but_not_numbers(tmp_path):
-    path = written(tmp_path / "file", "科0\tO\n技1\tB-PER.NAM\n\n1\tB-X\n9\tO\n")
+    path = written(tmp_path / "file", "科0\tO\n技1\tB-PER.NAM\n\n10\tB-X\n119\tO\n")
     first, second = read(corpora.read_columns, path)
     assert first.tokens == ["科", "技"]
-    assert second.tokens == ["1", "9"]
+    assert second.tokens == ["1", "1"], "the digit 1 in the places 0 and 19"
+    path = written(tmp_path / "file", "a\tB-X\n\n2019\tO\n\n20\tO\n10\tO\n")
+    assert [sentence.tokens for sentence in read(corpora.read_columns, path)] == [["a"], ["2019"], ["20", "10"]]
+    path = written(tmp_path / "file", "2019\tO\n10\tB-X\n")
+    assert [sentence.tokens for sentence in read(corpora.read_columns, path)] == [["2019", "10"]]
+
+
+def test_a_number_sign_is_a_token_and_not_a_comment(tmp_path):
+    lines = ["# O", "赛 B-TOPIC", "# B-TOPIC", "", "# newdoc", "# text = a b", "a O", "# O"]
+    first, second = read(corpora.read_columns, written(tmp_path / "file", "\n".join(lines)))
+    assert (first.tokens, first.tags) == (["#", "赛", "#"], ["O", "B-TOPIC", "B-TOPIC"])
+    assert second.tokens == ["a", "#"]
+
+
+def test_columns_with_blanks_at_the_end_and_a_wide_blank_as_token(tmp_path):
+    (sentence,) = read(corpora.read_columns, written(tmp_path / "file", "a O \n\u3000 O\nb B-X\t\n"))
+    assert (sentence.tokens, sentence.tags) == (["a", "b"], ["O", "B-X"])
+
+
+@pytest.mark.parametrize(("line", "column"), [("a", -1), ("a\t", -1), ("a\tO", 2), ("a\tO", -3)])
+def test_columns_without_a_tag(tmp_path, line, column):
+    path = written(tmp_path / "file", f"# x\n{line}\n")
+    with pytest.raises(ValueError, match="a line without a tag: 'a"):
+        list(corpora.read_columns(path, column))
 
 
 def test_a_blank_token_goes_and_its_span_stays_whole(tmp_path):
@@ -149,6 +173,51 @@ def test_keywords_where_they_stand_longest_first(tmp_path, line):
     assert sentence.keywords == ("学习", "机器学习", "没有")
     found = ["".join(sentence.tokens[start:end]) for _, start, end in tags_to_spans(sentence.tags, "BIOES")]
     assert found == ["机器学习", "学习", "学习"]
+
+
+def test_a_predicate_stays_in_its_place_where_blanks_go(tmp_path):
+    rows = ["1\tNew York\t_\tX\tX\t_\t2\tx\t_\t_\tA0", "2\t要求\t_\tX\tX\t_\t0\tx\tY\task.01\t_"]
+    (sentence,) = read(corpora.read_roles, written(tmp_path / "file", "\n".join(rows)))
+    assert sentence.tokens[slice(*sentence.predicate)] == ["要", "求"]
+    assert tags_to_spans(sentence.tags, "BIOES") == [("A0", 0, 7)]
+
+
+@pytest.mark.parametrize(("start", "end"), [(2, 50), (50, 60), (-3, 2), (3, 2)])
+def test_spans_outside_of_their_text_are_refused(tmp_path, start, end):
+    row = {"text": "abcd", "spans": [{"type": "X", "start": start, "end": end}]}
+    with pytest.raises(ValueError, match=r"line 1: ValueError the span .* does not lie in a text of 4 characters"):
+        list(corpora.read_json_lines(written(tmp_path / "file", json.dumps(row))))
+
+
+def test_numbers_are_no_tags(tmp_path):
+    path = written(tmp_path / "file", json.dumps({"tokens": ["a", "b"], "ner_tags": [0, 3]}))
+    with pytest.raises(ValueError, match=r"line 1: expected lists .* Write the names of tags that are numbers"):
+        list(corpora.read_json_lines(path))
+
+
+def test_utterances_with_blank_lines_at_the_end(tmp_path):
+    for name, text in (("seq.in", "a b\n\n \n"), ("seq.out", "O B-X\n"), ("label", "go\n\n")):
+        written(tmp_path / name, text)
+    assert len(list(corpora.read_utterances(tmp_path))) == 1
+
+
+def test_one_scheme_for_all_files(tmp_path):
+    written(tmp_path / "train.txt", "a B-X\nb I-X\n")
+    written(tmp_path / "test.txt", "a I-X\nb O\n")
+    _, test = read_tagged(str(tmp_path), corpora.read_columns)
+    assert test[0].tags == ["B-X", "O"], "legal in IOB1, but the file to learn from is IOB2"
+    written(tmp_path / "test.txt", "a O\n")
+    assert read_tagged(str(tmp_path), corpora.read_columns)[1][0].tags == ["O"]
+
+
+def test_a_file_is_of_one_split(tmp_path):
+    for name in ("contest_train", "contest_valid", "latest_test"):
+        written(tmp_path / f"{name}.txt", f"{name} B-X\n")
+    written(tmp_path / "._contest_train.txt", "\0")
+    train, test = read_tagged(str(tmp_path), corpora.read_columns)
+    assert (train[0].tokens, test[0].tokens) == (["contest_train"], ["latest_test"])
+    (tmp_path / "latest_test.txt").unlink()
+    assert read_tagged(str(tmp_path), corpora.read_columns)[1][0].tokens == ["contest_valid"]
 
 
 def test_one_file_is_cut_with_its_sentences_together(tmp_path):

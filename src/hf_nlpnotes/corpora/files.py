@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,31 @@ SPLITS = {"train": ("train",), "validation": ("dev", "valid"), "test": ("test",)
 
 
 def files_of(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
-    """The first file of every split, by the words in the files' names.
+    """The first file of every split, by the words in the files' names; hidden files do not count.
 
     Args:
         folder: where they lie.
         suffixes: of the files that count, such as `.tsv`; none: all files.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file() and (not suffixes or path.suffix in suffixes))
-    found = {
-        split: [path for path in files if any(word in path.name.lower() for word in words)]
-        for split, words in SPLITS.items()
-    }
-    return {split: paths[0] for split, paths in found.items() if paths}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        split = _split_of(path.name)
+        if split and path.is_file() and (not suffixes or path.suffix in suffixes):
+            found.setdefault(split, path)
+    return found
+
+
+def _split_of(name: str) -> str | None:
+    """The one split of a file: its last such word, of those at the beginning of a word if there are any.
+
+    So `contest_train.tsv`, with "test" inside, is for training alone.
+    """
+    if name.startswith("."):  # what systems and editors leave beside a file
+        return None
+    splits = {word: split for split, words in SPLITS.items() for word in words}
+    words = "|".join(splits)
+    found = re.findall(rf"(?<![a-z])(?:{words})", name.lower()) or re.findall(words, name.lower())
+    return splits[found[-1]] if found else None
 
 
 def lines_of(path: Path) -> Iterator[str]:

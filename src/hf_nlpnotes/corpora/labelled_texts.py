@@ -43,6 +43,8 @@ def read_texts(
         ValueError: no such file, no training texts, a missing column, or a label that the training texts have not.
     """
     parts = _parts(data)
+    if not parts.get("train"):
+        raise ValueError(f"{data} has no training texts: its splits are {', '.join(parts) or 'none of these'}")
     if test_data is not None:
         parts["test"] = _rows(Path(test_data))
     columns = [column for column in parts["train"][0] if column is not None]
@@ -77,7 +79,17 @@ def _parts(data: str) -> dict[str, list[Any]]:
         return {split: _rows(file) for split, file in files.items()}
     if path.suffix in _SUFFIXES or path.is_absolute() or data.startswith("."):
         raise ValueError(f"there is no {path}: expected a file, a folder, or the name of a data set on the hub")
-    return {split: list(rows) for split, rows in load_dataset(data).items() if split in SPLITS}
+    return {split: _named(rows) for split, rows in load_dataset(data).items() if split in SPLITS}
+
+
+def _named(rows: Dataset) -> list[dict[str, Any]]:
+    """Rows with the names of classes in place of their numbers; None where there is no class (-1)."""
+    named = list(rows)
+    for column, kind in rows.features.items():
+        if isinstance(kind, ClassLabel):
+            for row in named:
+                row[column] = None if row[column] in (None, -1) else kind.int2str(row[column])
+    return named
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -101,7 +113,9 @@ def _cells(row: dict[str, Any], text: str, label: str, names: list[str], place: 
     found = row.get(text)
     if not isinstance(found, str):
         raise ValueError(f"{place}: expected text in the column {text!r}, got {found!r}")
-    name = str(row.get(label))
+    if row.get(label) is None:
+        raise ValueError(f"{place}: expected a label in the column {label!r}, got none")
+    name = str(row[label])
     if name not in names:
         raise ValueError(f"{place}: the label {name!r} is none of those of the training texts, {', '.join(names)}")
     return {"text": found, "label": names.index(name)}

@@ -10,6 +10,8 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, Sequence, Value, load_dataset
 
+from .files import files_of
+
 QUESTION_FEATURES = Features(
     {
         "id": Value("string"),
@@ -55,11 +57,11 @@ def read_questions(data: str, seed: int = 0, *, test_data: str | None = None) ->
     path = Path(data)
     test = {} if test_data is None else {"validation": read_question_file(test_data)}
     if path.is_dir():
-        words = {"train": "train", "validation": "dev"}
-        files = {part: sorted(path.glob(f"*{word}*.json")) for part, word in words.items() if part not in test}
-        if not all(files.values()):
+        files = files_of(path, (".json",))
+        wanted = [part for part in ("train", "validation") if part not in test]
+        if not files.keys() >= set(wanted):
             raise ValueError(f"{path} has no *train*.json and *dev*.json; to split one file, name the file")
-        return DatasetDict({**{part: read_question_file(found[0]) for part, found in files.items()}, **test})
+        return DatasetDict({**{part: read_question_file(files[part]) for part in wanted}, **test})
     if path.is_file():
         whole = read_question_file(path)
         return DatasetDict({"train": whole, **test}) if test else _cut(whole, seed)

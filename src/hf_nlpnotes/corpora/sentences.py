@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from hf_nlpnotes.tagging import detect_scheme, detect_scheme_in, repair_tags, spans_to_tags, tags_to_spans
@@ -36,12 +37,14 @@ def of_text(text: str, spans: Iterable[tuple[str, int, int]], scheme: str) -> Ta
         scheme: of the tags.
 
     Raises:
-        ValueError: as of `spans_to_tags`.
+        ValueError: a span outside of the text, and as of `spans_to_tags`.
     """
     places = [place for place, character in enumerate(text) if not character.isspace()]
     number = {place: index for index, place in enumerate(places)}
     written = []
     for name, start, end in spans:
+        if not 0 <= start <= end <= len(text):
+            raise ValueError(f"the span {(name, start, end)} does not lie in a text of {len(text)} characters")
         inside = [number[place] for place in range(start, end) if place in number]
         if inside:
             written.append((name, inside[0], inside[-1] + 1))
@@ -113,12 +116,15 @@ def cleaned(sentence: TaggedSentence, scheme: str) -> TaggedSentence:
         raise ValueError(f"{len(tags)} tags for {len(tokens)} tokens: {' '.join(tokens)!r}")
     if scheme != "SINGLE" and not all(token.strip() for token in tokens):
         kept = [number for number, token in enumerate(tokens) if token.strip()]
+        before = list(accumulate((bool(token.strip()) for token in tokens), initial=0))  # tokens kept before each
         spans = [
-            (span.type, sum(number < span.start for number in kept), sum(number < span.end for number in kept))
-            for span in tags_to_spans(tags, scheme, illegal="repair")
+            (span.type, before[span.start], before[span.end]) for span in tags_to_spans(tags, scheme, illegal="repair")
         ]
         if not kept:
             raise ValueError("a sentence has nothing but blank tokens")
         tags = spans_to_tags([span for span in spans if span[1] < span[2]], len(kept), scheme)
         tokens = [tokens[number] for number in kept]
+        if sentence.predicate is not None:
+            start, end = sentence.predicate
+            sentence = sentence._replace(predicate=(before[start], before[end]))
     return sentence._replace(tokens=tokens, tags=repair_tags(tags, scheme))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -38,33 +40,23 @@ def read_tagged(
         seed: of whatever is drawn.
 
     Returns:
-        Sentences without blank tokens, whose tags keep their scheme: those that break it are repaired.
+        Sentences without blank tokens, whose tags keep one scheme, told from all files: those that break it are
+        repaired.
 
     Raises:
         ValueError: no such file, one without sentences, or lines that the reader does not understand.
     """
-    path = Path(data)
-    if path.is_dir() and not (path / "seq.in").is_file():
-        files = _parts(path)
-        tests = files.get("test", files.get("validation"))
-        if "train" not in files or (tests is None and test_data is None):
-            raise ValueError(
-                f"{path} has no files named *train* and *test* or *dev*; to split one file, name the file."
-            )
-        train = _whole(read, files["train"])
-        test = _whole(read, Path(test_data) if test_data else tests)
-    elif not path.exists():
-        raise ValueError(f"there is no {path}: expected a file or a folder")
+    train_file, test_file = _files(Path(data), test_data)
+    train, *others = _cleaned(read, [train_file] if test_file is None else [train_file, test_file])
+    if others:
+        (test,) = others
     else:
-        train = _whole(read, path)
-        test = _whole(read, Path(test_data)) if test_data else []
-        if not test:
-            texts = list(dict.fromkeys(tuple(sentence.tokens) for sentence in train))
-            if len(texts) < 2:
-                raise ValueError(f"{path} has one sentence, which cannot be held out: give a file to test on")
-            held_out = set(random.Random(seed).sample(texts, max(1, len(texts) // 5)))  # noqa: S311  (a sample)
-            test = [sentence for sentence in train if tuple(sentence.tokens) in held_out]
-            train = [sentence for sentence in train if tuple(sentence.tokens) not in held_out]
+        texts = list(dict.fromkeys(tuple(sentence.tokens) for sentence in train))
+        if len(texts) < 2:
+            raise ValueError(f"{data} has one sentence, which cannot be held out: give a file to test on")
+        held_out = set(random.Random(seed).sample(texts, max(1, len(texts) // 5)))  # noqa: S311  (a sample)
+        test = [sentence for sentence in train if tuple(sentence.tokens) in held_out]
+        train = [sentence for sentence in train if tuple(sentence.tokens) not in held_out]
     if limit is not None and limit < len(train):
         train = random.Random(seed).sample(train, limit)  # noqa: S311  (a sample)
     return train, test
@@ -73,8 +65,9 @@ def read_tagged(
 def read_columns(path: Path, column: int = -1) -> Iterator[TaggedSentence]:
     """A CoNLL file: a line a token, columns apart by tabs or spaces, a blank line ends a sentence.
 
-    The first column has the tokens. Tokens with the number of their word behind them (`科0`, as in Weibo NER) lose the
-    number. `# …` and `-DOCSTART-` lines are left out.
+    The first column has the tokens. Where all tokens of the file have their place in a word behind them (`科0`, `技1`,
+    as in Weibo NER), they lose it. `-DOCSTART-` lines and comments are left out. A comment begins with `# `; such a
+    line is the token `#` where it has as many columns as another line, and its tag.
 
     Args:
         path: the file.
@@ -83,17 +76,22 @@ def read_columns(path: Path, column: int = -1) -> Iterator[TaggedSentence]:
     Raises:
         ValueError: a line has no tag.
     """
-    for block in _blocks(path):
-        lines = [line for line in block if not line.startswith(("# ", "-DOCSTART-"))]
-        rows = [_fields(line) for line in lines]
-        tokens = [row[0] for row in rows]
-        if rows and all(len(token) > 1 and token[-1].isdigit() for token in tokens):
-            tokens = [token[:-1] for token in tokens]
+    blocks = [
+        [(line, _fields(line)) for line in block if not line.startswith("-DOCSTART-")] for block in _blocks(path)
+    ]
+    forms = set()  # numbers of columns and tags, of the lines that are no comments in any case
+    for line, row in chain.from_iterable(blocks):
+        if not line.startswith("# "):
+            if len(row) < max(2, column + 1, -column):
+                raise ValueError(f"{path} has a line without a tag: {line!r}")
+            forms.add((len(row), row[column]))
+    sentences = []
+    for block in blocks:
+        rows = [row for line, row in block if not line.startswith("# ") or (len(row), *row[column:][:1]) in forms]
         if rows:
-            short = next((line for line, row in zip(lines, rows, strict=True) if len(row) < 2), None)
-            if short is not None:
-                raise ValueError(f"{path} has a line without a tag: {short!r}")
-            yield TaggedSentence(tokens, [row[column].strip() for row in rows])
+            sentences.append(TaggedSentence([row[0] for row in rows], [row[column].strip() for row in rows]))
+    tokens = _without_places([sentence.tokens for sentence in sentences])
+    yield from (sentence._replace(tokens=own) for sentence, own in zip(sentences, tokens, strict=True))
 
 
 def read_conllu(path: Path, column: int = 3, characters: bool = True, form: int = 1) -> Iterator[TaggedSentence]:
@@ -156,9 +154,12 @@ def read_json_lines(path: Path, scheme: str = "BIOES") -> Iterator[TaggedSentenc
             tags = next((row[name] for name in ("tags", "ner_tags", "labels") if name in row), None)
             if tags is None:
                 raise ValueError(f"{path} has tokens without tags: {sorted(row)}")
-            if not (isinstance(tags, list) and _are_texts(row["tokens"])):
-                raise ValueError(f"{path}, line {number}: expected lists of tokens and of tags, one a token")
-            yield TaggedSentence(row["tokens"], list(map(str, tags)), None, row.get("intent"))
+            if not (_are_texts(tags) and _are_texts(row["tokens"])):
+                raise ValueError(
+                    f"{path}, line {number}: expected lists of tokens and of tags, one a token, all of them texts. "
+                    "Write the names of tags that are numbers"
+                )
+            yield TaggedSentence(row["tokens"], tags, None, row.get("intent"))
         elif "text" in row:
             try:
                 spans = _flat(_spans(row, path))
@@ -197,6 +198,9 @@ def read_utterances(path: Path) -> Iterator[TaggedSentence]:
         return
     names = ("seq.in", "seq.out", "label")
     columns = [list(lines_of(path / name)) for name in names]
+    for lines in columns:
+        while lines and not lines[-1].strip():  # blank lines at the end are no utterances
+            lines.pop()
     lengths = dict(zip(names, map(len, columns), strict=True))
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{path} has files of different lengths: {lengths}")
@@ -234,6 +238,18 @@ def read_keywords(path: Path) -> Iterator[TaggedSentence]:
             yield of_keywords(text, re.split("[_;；]", joined))
 
 
+def _files(path: Path, test_data: str | None) -> tuple[Path, Path | None]:
+    """The file, or folder of three files, to learn from, and that to test on; None where it is to be cut out."""
+    test = Path(test_data) if test_data else None
+    if not path.is_dir() or (path / "seq.in").is_file():
+        return path, test
+    files = _parts(path)
+    test = test or files.get("test", files.get("validation"))
+    if "train" not in files or test is None:
+        raise ValueError(f"{path} has no files named *train* and *test* or *dev*; to split one file, name the file.")
+    return files["train"], test
+
+
 def _parts(folder: Path) -> dict[str, Path]:
     """Files of each split, or folders where the splits are folders."""
     folders = {
@@ -245,21 +261,34 @@ def _parts(folder: Path) -> dict[str, Path]:
     return folders or files_of(folder)
 
 
-def _whole(read: Reader, path: Path | None) -> list[TaggedSentence]:
-    """What a file has, without blank tokens, its tags legal in their scheme."""
-    assert path is not None
-    if not path.exists():
-        raise ValueError(f"there is no {path}: expected a file or a folder")
+def _cleaned(read: Reader, paths: Sequence[Path]) -> list[list[TaggedSentence]]:
+    """What each file has, without blank tokens, its tags legal in the scheme of all files."""
+    files = []
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"there is no {path}: expected a file or a folder")
+        with _named(path):
+            files.append(list(read(path)))
+            if not files[-1]:
+                raise ValueError("no sentences")
+    with _named(*paths):
+        scheme = scheme_of([sentence.tags for sentences in files for sentence in sentences])
+    cleaned_files = []
+    for path, sentences in zip(paths, files, strict=True):
+        with _named(path):
+            cleaned_files.append([cleaned(sentence, scheme) for sentence in sentences])
+    return cleaned_files
+
+
+@contextmanager
+def _named(*paths: Path) -> Iterator[None]:
+    """Put the files' names before messages that lack them."""
     try:
-        sentences = list(read(path))
-        if not sentences:
-            raise ValueError(f"{path} has no sentences.")
-        scheme = scheme_of([sentence.tags for sentence in sentences])
-        return [cleaned(sentence, scheme) for sentence in sentences]
+        yield
     except ValueError as error:
-        if str(path) in str(error):
+        if any(str(path) in str(error) for path in paths):
             raise
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{', '.join(map(str, paths))}: {error}") from error
 
 
 def _are_texts(values: Any) -> TypeGuard[list[str]]:
@@ -267,10 +296,21 @@ def _are_texts(values: Any) -> TypeGuard[list[str]]:
 
 
 def _fields(line: str) -> list[str]:
-    """Columns of a line; the first may be a blank, where a space is a token."""
+    """Columns of a line; the first may be a blank, where a blank is a token."""
+    line = line.rstrip()
     if "\t" in line:
         return line.split("\t")
-    return [" ", *line.split()] if line.startswith(" ") else line.split()
+    return [line[0], *line.split()] if line[:1].isspace() else line.split()
+
+
+def _without_places(sentences: Sequence[list[str]]) -> Sequence[list[str]]:
+    """Tokens without their places in words, where each has one and each sentence begins with a 0."""
+    # As few characters as can be before the number: the digit 1 at place 10 is written 110.
+    matches = [[re.fullmatch(r"(?s)(.+?)([0-9]+)", token) for token in tokens] for tokens in sentences]
+    found = [[match for match in row if match is not None] for row in matches]
+    if found == matches and all(row[0][2] == "0" for row in found):
+        return [[match[1] for match in row] for row in found]
+    return sentences
 
 
 def _blocks(path: Path) -> Iterator[list[str]]:

@@ -55,8 +55,10 @@ def test_no_answer_is_said() -> None:
         ("谁" * 501, TEXT, 1, "501 characters"),
         ("谁？", "我" * 20_001, 1, "20,001 characters"),
         ("谁？", TEXT, 11, "from 1 to 10"),
+        ("谁？", TEXT, float("inf"), "The number of answers is inf"),
+        ("谁？", TEXT, float("nan"), "The number of answers is nan"),
     ],
 )
-def test_what_is_refused(reader: Any, question: str, text: str, top_k: int, message: str) -> None:
+def test_what_is_refused(reader: Any, question: str, text: str, top_k: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         answer_question(reader, question, text, top_k)

@@ -4,9 +4,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from transformers import BertConfig, BertForSequenceClassification
 
 import hf_nlpnotes
 from hf_nlpnotes.app import AppOptions, Models, check_models, models
+
+SIZES = {"vocab_size": 40, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 
 
 @pytest.fixture
@@ -55,10 +58,17 @@ def test_many_at_once_load_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_model_without_a_trained_head_is_refused(tiny: Path, quiet: None) -> None:
     found = Models(AppOptions(tagger=str(tiny), reader=str(tiny), device="cpu"))
-    with pytest.raises(ValueError, match=r"not trained to tag.*classifier"):
+    with pytest.raises(ValueError, match=r"not trained to tag.*ChineseBertForMaskedLM"):
         found.tagger()
-    with pytest.raises(ValueError, match=r"not trained to answer.*qa_outputs"):
+    with pytest.raises(ValueError, match=r"not trained to answer.*ChineseBertForMaskedLM"):
         found.reader()
+
+
+def test_a_model_for_something_else_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """Its head has the weights of a tagger's, by their names."""
+    BertForSequenceClassification(BertConfig(**SIZES)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="not trained to tag: it is a BertForSequenceClassification; "):
+        Models(AppOptions(tagger=str(tmp_path), device="cpu")).tagger()
 
 
 def test_only_ones_own_page_lets_readers_name_models(tagger_folder: Path, segmenter_folder: Path) -> None:

@@ -126,7 +126,16 @@ def test_no_answer_and_thresholds(model: str, text: str, capsys: Captured) -> No
         ('[{"question": "谁"}]', [], "expected question and context"),
         ("[]", [], "has no questions"),
         ('{"question": "谁", "context": ""}', [], "context of input 0 is empty"),
-        (TEXT, ["--question", "谁", "--question", "谁", "--predictions", "out.json"], "id of its own"),
+        (TEXT, ["--question", "谁", "--predictions", "out.json"], "--predictions is for a file of questions with ids"),
+        ('[{"question": "谁", "context": "我"}]', ["--predictions", "out.json"], "id of its own"),
+        ('{"data": ["x"]}', [], 'expected question and context, got "x"'),
+        ('{"data": [{"paragraphs": ["x"]}]}', [], 'expected question and context, got "x"'),
+        (
+            '{"data": [{"paragraphs": [{"context": "我", "qas": ["谁"]}]}]}',
+            [],
+            'expected question and context, got "谁"',
+        ),
+        ('{"data": [{"paragraphs": "x"}]}', [], "expected question and context"),
         (TEXT, ["--question", "谁", "--predictions", "absent/out.json"], "--predictions 'absent/out.json'"),
     ],
 )

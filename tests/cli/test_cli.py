@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, pipeline
 
 import hf_nlpnotes
 from hf_nlpnotes import cli
 from hf_nlpnotes.cli import classify, demo
 from hf_nlpnotes.cli._output import text_width
+from hf_nlpnotes.prompting import PromptConfig
 
 LINES = ["国足今晚出战", "银行业绩，股票", "", "  ", "手机芯片"]
 TEXTS = [line for line in LINES if line.strip()]
@@ -85,7 +87,13 @@ def test_the_answers_are_the_pipelines(
 
 @pytest.mark.parametrize(
     ("encoding", "option"),
-    [("utf-8", []), ("utf-8-sig", []), ("gb18030", ["--encoding", "gb18030"]), ("utf-16", ["--encoding", "utf-16"])],
+    [
+        ("utf-8", []),
+        ("utf-8-sig", []),
+        ("utf-8-sig", ["--encoding", "UTF_8"]),
+        ("gb18030", ["--encoding", "gb18030"]),
+        ("utf-16", ["--encoding", "utf-16"]),
+    ],
 )
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", [True, False])
@@ -136,6 +144,8 @@ def test_no_text_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--labels", "体育,财经", "--prior", "1,2,3", "--calibration", "prior"], "3 values for 2 labels"),
         (["--labels", "体育", "--model", "absent/folder"], "absent/folder"),
         (["--labels", "体育", "--max-length", "3"], "more than the 3"),
+        (["--labels", "体育", "--device", "gpu0"], "no device 'gpu0' here; try cpu"),
+        (["--labels", "体育", "--device", "cuda:99"], "no device 'cuda:99' here"),
     ],
 )
 def test_errors_are_told_on_stderr(
@@ -147,6 +157,66 @@ def test_errors_are_told_on_stderr(
     assert err.startswith("hf-nlpnotes: error: ")
     assert what in err
     assert "Traceback" not in err
+
+
+def test_a_trained_model_reads_the_beginning_of_long_texts(
+    tiny_chinesebert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where its tokenizer knows no longest text, as that of a script that left it out."""
+    tokenizer = BertTokenizer(vocab=str(tiny_chinesebert_folder / "vocab.txt"))
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=16,
+    )
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "texts.txt"
+    for text, options in (("国足今晚出战" * 20, []), ("国足今晚出战" * 20, ["--max-length", "500"]), ("国足" * 7, [])):
+        path.write_text(text, encoding="utf-8")
+        assert cli.main(["classify", "--model", str(tmp_path), "--device", "cpu", "--json", *options, str(path)]) == 0
+    long, asked, short = objects(capsys.readouterr().out)
+    assert long["scores"] == asked["scores"]
+    assert len(short["scores"]) == 2
+
+
+def test_a_prompt_beside_the_model_holds_where_no_other_is_given(
+    tiny_chinesebert_folder: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"好": ["喜欢", "很好"], "难": ["难过"]}
+    prompt = PromptConfig(
+        template="{text}，{label}", verbalizer=words, bias={"好": 0.5, "难": 0.0}, model=str(tiny_chinesebert_folder)
+    )
+    prompt.save_pretrained(tmp_path / "alone")
+    shutil.copytree(tiny_chinesebert_folder, tmp_path / "beside")
+    prompt.replace(model=None).save_pretrained(tmp_path / "beside")
+    pipe = pipeline("zero-shot-prompt", model=str(tmp_path / "beside"), device="cpu")
+    quiet = ["--device", "cpu", "--json", "--quiet"]
+    for folder in ("beside", "alone"):
+        assert cli.main(["classify", "--model", str(tmp_path / folder), *quiet, str(file)]) == 0
+        for row, answer in zip(objects(capsys.readouterr().out), pipe(TEXTS, list(words)), strict=True):
+            assert dict(zip(row["labels"], row["scores"], strict=True)) == pytest.approx(
+                dict(zip(answer["labels"], answer["scores"], strict=True)), abs=1e-5
+            )
+    assert cli.main(["classify", "--model", str(tmp_path / "beside"), "--verbalizer", "names", *quiet, str(file)]) == 1
+    assert "no labels" in capsys.readouterr().err
+    names = ["--verbalizer", "names", "--labels", "好,难"]
+    assert cli.main(["classify", "--model", str(tmp_path / "beside"), *names, *quiet, str(file)]) == 0
+    expected = pipe(TEXTS[0], ["好", "难"], verbalizer=["好", "难"])
+    first = objects(capsys.readouterr().out)[0]
+    assert (first["labels"], first["scores"]) == (expected["labels"], pytest.approx(expected["scores"], abs=1e-5))
+
+
+def test_a_verbalizer_with_a_byte_order_mark(
+    tiny: None, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = tmp_path / "words.json"
+    words.write_text('{"体育": "足球", "财经": "股票"}', encoding="utf-8-sig")
+    assert cli.main(["classify", "--verbalizer", str(words), "--quiet", str(file)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(TEXTS)
 
 
 def test_an_absent_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

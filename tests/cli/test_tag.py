@@ -93,6 +93,42 @@ def test_a_table_of_entities(entities: str, file: str, capsys: Captured) -> None
     assert err == ""
 
 
+def test_places_count_the_spaces_before_a_line(entities: str, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "indented.txt"
+    path.write_text("\u3000\u3000国足在北京  \n", encoding="utf-8")
+    assert run(entities, str(path)) == 0
+    _, _, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(row[3], row[4]) for row in rows] == [("2:4", "国足"), ("5:7", "北京")]
+    assert run(entities, "--json", str(path)) == 0
+    (row,) = objects(capsys.readouterr().out)
+    assert [row["text"][one["start"] : one["end"]] for one in row["entities"]] == ["国足", "北京"]
+
+
+def test_predicates_in_the_file_ask_for_arguments(entities: str, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "roles.jsonl"
+    lines = ['{"text": "国足在北京", "predicates": [[2, 3]]}', ' {"text": "我", "predicates": []}']
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert run(entities, "--json", str(path)) == 0
+    first, second = objects(capsys.readouterr().out)
+    assert [frame["predicate"]["word"] for frame in first["frames"]] == ["在"]
+    assert second["frames"] == []
+    assert run(entities, str(path)) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[:3] == ["line", "predicate", "role"]
+    assert run(entities, "--view", "entities", str(path)) == 1
+    assert "are for --view arguments, and the view is entities" in capsys.readouterr().err
+    assert run(entities, "--predicate", "在", str(path)) == 1
+    assert "line 1 has predicates of its own" in capsys.readouterr().err
+    path.write_text(f"{lines[0]}\n北京\n", encoding="utf-8")
+    for options in ([], ["--view", "arguments"], ["--json"]):
+        assert run(entities, *options, str(path)) == 1
+        assert "line 2 has none" in capsys.readouterr().err
+
+
+def test_a_predicate_that_is_named_twice_is_one(entities: str, file: str, capsys: Captured) -> None:
+    assert run(entities, "--predicate", "在,在", "--json", file) == 0
+    assert [len(row["frames"]) for row in objects(capsys.readouterr().out)] == [1, 0]
+
+
 def test_json_lines_from_standard_input(entities: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     lines = '国足出战\n{"text": "在北京"}\n{我}'
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))

@@ -38,7 +38,7 @@ def counted(name: str, value: float | None, least: int, most: int) -> int:
     Raises:
         ValueError: It is none.
     """
-    if value is None or value != int(value) or not least <= value <= most:
+    if value is None or not least <= value <= most or value != int(value):
         raise ValueError(f"{name} is {value!r}, expected a whole number from {least} to {most}.")
     return int(value)
 

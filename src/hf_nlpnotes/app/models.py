@@ -163,18 +163,12 @@ def _pipeline(task: str, model: Any, **options: Any) -> Any:
 
 
 def _tagging_pipeline(name: str, device: str | None) -> Any:
-    from transformers import AutoModelForTokenClassification
-
-    return _trained(
-        AutoModelForTokenClassification, name, device, "sequence-tagging", "tag", "examples/ner.py trains one"
-    )
+    return _trained("TokenClassification", name, device, "sequence-tagging", "tag", "examples/ner.py trains one")
 
 
 def _reading_pipeline(name: str, device: str | None) -> Any:
-    from transformers import AutoModelForQuestionAnswering
-
     return _trained(
-        AutoModelForQuestionAnswering,
+        "QuestionAnswering",
         name,
         device,
         "extractive-question-answering",
@@ -183,12 +177,19 @@ def _reading_pipeline(name: str, device: str | None) -> Any:
     )
 
 
-def _trained(auto_class: Any, name: str, device: str | None, task: str, work: str, way_out: str) -> Any:
+def _trained(head: str, name: str, device: str | None, task: str, work: str, way_out: str) -> Any:
     """A pipeline of a model whose head has been trained: a new head gives random answers."""
-    from transformers import AutoTokenizer
+    import transformers
+    from transformers import AutoConfig, AutoTokenizer
 
+    auto_class = getattr(transformers, f"AutoModelFor{head}")
     try:
         # Said outright: a thread has no terminal at which to be asked whether a model's own code may run.
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        # Heads for different things may have weights of the same names: that of another class is refused too.
+        classes = config.architectures or ()
+        if classes and not any(one.endswith(f"For{head}") for one in classes):
+            raise ValueError(f"The model {name!r} was not trained to {work}: it is a {classes[0]}; {way_out}.")
         model, report = auto_class.from_pretrained(name, output_loading_info=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except OSError as error:

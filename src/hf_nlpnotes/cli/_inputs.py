@@ -17,7 +17,7 @@ def whole_text(file: str, encoding: str) -> str:
     """
     data = sys.stdin.buffer.read() if file == "-" else _bytes(Path(file))
     try:
-        text = data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+        text = data.decode(encoding).removeprefix("\ufeff")  # the byte order mark that some editors write
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(
@@ -39,10 +39,10 @@ def _bytes(path: Path) -> bytes:
 
 
 def text_lines(file: str, encoding: str) -> Iterator[tuple[int, str]]:
-    """Lines of a file that are not blank, with their numbers from 1."""
+    """Lines of a file that are not blank, with their numbers from 1 and the spaces around them."""
     for number, line in enumerate(whole_text(file, encoding).split("\n"), 1):
         if line.strip():
-            yield number, line.strip()
+            yield number, line
 
 
 def name_of(file: str) -> str:

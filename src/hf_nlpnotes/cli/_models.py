@@ -27,6 +27,23 @@ def loading_options(args: argparse.Namespace) -> dict[str, Any]:
     return {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
 
 
+def device_of(args: argparse.Namespace) -> str | None:
+    """The device that `--device` names; None for the first accelerator.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    import torch
+
+    device: str | None = args.device
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (AssertionError, RuntimeError) as error:  # torch's own for a device that it was not built for
+            raise ValueError(f"there is no device {device!r} here; try cpu, or leave --device out ({error})") from None
+    return device
+
+
 def find_model(name: str | None) -> str:
     """The model's name, or the embedded model's folder for None.
 
@@ -55,8 +72,16 @@ def make_pipeline(task: str, args: argparse.Namespace, **options: Any) -> Any:
 
     make: Any = transformers.pipeline  # its overloads know the stock tasks only
     name = find_model(args.model)
+    source = {"model": name}
+    folder = Path(name)
+    if task == "zero-shot-prompt" and (folder / "prompt.json").is_file() and not (folder / "config.json").is_file():
+        from hf_nlpnotes.prompting import PromptConfig
+
+        # A prompt alone, which names its model, or beside an adapter, which does.
+        named = PromptConfig.from_pretrained(name).model
+        source = {"prompt": name, **({} if named is None else {"model": named})}
     with _told_on_a_line(name):
-        return make(task, model=name, **loading_options(args), **options)
+        return make(task, **source, **loading_options(args), **options)
 
 
 def load(auto_class: str, args: argparse.Namespace) -> tuple[Any, Any]:
@@ -105,6 +130,14 @@ def head_of(args: argparse.Namespace) -> str | None:
             return "MaskedLM" if architecture.endswith("ForPreTraining") else "CausalLM"
         return architecture.rpartition("For")[2] if "For" in architecture else ""
     return None
+
+
+def stored_labels(args: argparse.Namespace) -> tuple[str, ...]:
+    """The labels of the prompt that lies in a model's folder; none without a prompt, or of one without labels."""
+    from hf_nlpnotes.prompting import PromptConfig
+
+    name = find_model(args.model)
+    return PromptConfig.from_pretrained(name).labels if PromptConfig.is_in(name) else ()
 
 
 def _loaded(auto_class: str, args: argparse.Namespace) -> tuple[Any, Any, list[str]]:

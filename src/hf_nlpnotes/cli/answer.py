@@ -10,7 +10,7 @@ from typing import Any
 
 from ._arguments import positive, share
 from ._inputs import name_of, whole_text
-from ._models import load_trained
+from ._models import device_of, load_trained
 from ._options import add_encoding, add_json, add_model, add_output, add_quiet, add_running, new_command
 from ._output import note, output_path, results_to, say, shortened, write_json
 
@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> None:
         asked = list(_questions(text, name_of(args.file)))
     if not asked:
         raise ValueError(f"{name_of(args.file)} has no questions: give --question with a text file")
-    if target is not None and len({row.get("id") for row in asked}) < len(asked):
+    if target is not None and args.question:
+        raise ValueError("--predictions is for a file of questions with ids; of --question, write --json -o FILE")
+    if target is not None and len({row["id"] for row in asked if "id" in row}) < len(asked):
         raise ValueError(f"--predictions needs an id of its own for each question, and {name_of(args.file)} has not")
 
     pipe = _pipeline(args)
@@ -120,6 +122,7 @@ def _print(row: Mapping[str, Any], answers: list[dict[str, Any]], args: argparse
 
 def _pipeline(args: argparse.Namespace) -> Any:
     """The pipeline, of a model that has learnt to answer: others give random pieces."""
+    device = device_of(args)
     model, tokenizer = load_trained(
         "AutoModelForQuestionAnswering",
         args,
@@ -129,7 +132,7 @@ def _pipeline(args: argparse.Namespace) -> Any:
     import transformers
 
     make: Any = transformers.pipeline
-    return make("extractive-question-answering", model=model, tokenizer=tokenizer, device=args.device)
+    return make("extractive-question-answering", model=model, tokenizer=tokenizer, device=device)
 
 
 def _questions(text: str, name: str) -> Iterator[dict[str, Any]]:
@@ -140,12 +143,22 @@ def _questions(text: str, name: str) -> Iterator[dict[str, Any]]:
         content = list(_json_lines(text, name))
     if isinstance(content, Mapping) and isinstance(content.get("data"), list):
         for article in content["data"]:
-            for paragraph in article.get("paragraphs", [article]):
-                for question in paragraph.get("qas", [paragraph]):
+            for paragraph in _inside(article, "paragraphs", name):
+                for question in _inside(paragraph, "qas", name):
+                    if not isinstance(question, Mapping):
+                        raise _no_question(question, name)
                     yield _row({**paragraph, **question}, name)
         return
     for row in content if isinstance(content, list) else [content]:
         yield _row(row, name)
+
+
+def _inside(row: Any, column: str, name: str) -> list[Any]:
+    """What a column lists; the row itself where it has none."""
+    found = row.get(column, [row]) if isinstance(row, Mapping) else None
+    if not isinstance(found, list):
+        raise _no_question(row, name)
+    return found
 
 
 def _json_lines(text: str, name: str) -> Iterator[Any]:
@@ -161,6 +174,9 @@ def _json_lines(text: str, name: str) -> Iterator[Any]:
 
 def _row(row: Any, name: str) -> dict[str, Any]:
     if not isinstance(row, Mapping) or not {"question", "context"} <= row.keys():
-        shown = json.dumps(row, ensure_ascii=False)
-        raise ValueError(f"{name}: expected question and context, got {shown[:80]}")
+        raise _no_question(row, name)
     return {column: row[column] for column in ("id", "question", "context") if column in row}
+
+
+def _no_question(row: Any, name: str) -> ValueError:
+    return ValueError(f"{name}: expected question and context, got {json.dumps(row, ensure_ascii=False)[:80]}")

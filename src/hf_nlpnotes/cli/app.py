@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from ._arguments import positive
-from ._models import quiet_libraries
+from ._models import device_of, quiet_libraries
 from ._options import new_command
 from ._output import say
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
         return
     quiet_libraries()
     options = AppOptions(
-        args.model, args.tagger, args.reader, args.device, choose_models=not args.share and _is_local(args.host)
+        args.model, args.tagger, args.reader, device_of(args), choose_models=not args.share and _is_local(args.host)
     )
     check_models(options)
     serve(

@@ -12,7 +12,7 @@ from typing import Any
 
 from ._arguments import positive, shares
 from ._inputs import name_of, text_lines
-from ._models import head_of, make_pipeline
+from ._models import device_of, head_of, make_pipeline, stored_labels
 from ._options import add_encoding, add_json, add_model, add_output, add_quiet, add_running, new_command
 from ._output import note, output_path, padded, results_to, say, shortened, text_width
 
@@ -37,6 +37,7 @@ itself for others; "names" takes the labels themselves; a JSON file maps labels 
 Calibration takes out what the model prefers before reading: "contextual" and "domain" judge each text alone, "batch"
 and "prior" compare all texts of the file, and are more accurate when there are many and no label is rare.
 
+A --model with a stored prompt (prompt.json) brings template, labels, words and calibration, where no others are given.
 A --model that was trained to classify (`hf-nlpnotes train classify`) has labels of its own, and takes no prompt.
 
 examples:
@@ -58,10 +59,12 @@ def add_parser(commands: Any) -> None:
         epilog=_EPILOG,
     )
     classify.add_argument("file", metavar="FILE", help="text file, one text a line; '-' for standard input")
-    classify.add_argument("--labels", help="labels separated by commas (default: those of the verbalizer file)")
+    classify.add_argument("--labels", help="labels separated by commas (default: those of the verbalizer, or stored)")
     classify.add_argument("--template", help="prompt with the slots {label} and {text}")
-    classify.add_argument("--verbalizer", help="words of the labels: ready, names or a JSON file (default: ready)")
-    classify.add_argument("--calibration", choices=_CALIBRATIONS, help=f"see above (default: {_CALIBRATIONS[0]})")
+    classify.add_argument("--verbalizer", help="words of the labels: ready, names or a JSON file (see above)")
+    classify.add_argument(
+        "--calibration", choices=_CALIBRATIONS, help=f"see above (default: {_CALIBRATIONS[0]}, or as stored)"
+    )
     classify.add_argument(
         "--prior", type=shares, metavar="SHARES", help="of the labels, for --calibration prior: such as 0.5,0.3,0.2"
     )
@@ -81,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
     target = output_path(args.output)
     trained = args.model is not None and _is_trained(args)
     asked = None if trained else _labels_and_words(args)
-    texts = list(text_lines(args.file, args.encoding))
+    texts = [(number, line.strip()) for number, line in text_lines(args.file, args.encoding)]
     if not texts:
         note(f"{name_of(args.file)} has no text", quiet=args.quiet)
         if target is None:
@@ -134,13 +137,16 @@ def _is_trained(args: argparse.Namespace) -> bool:
 
 def _by_labels(args: argparse.Namespace) -> Classify:
     """With the labels that a model has learnt."""
-    pipe = make_pipeline("text-classification", args, device=args.device)
-    limit = {} if args.max_length is None else {"max_length": args.max_length}
+    from hf_nlpnotes.prompting.scoring import longest_input
+
+    pipe = make_pipeline("text-classification", args, device=device_of(args))
+    limits = [limit for limit in (longest_input(pipe.model, pipe.tokenizer), args.max_length) if limit is not None]
+    cut = {"truncation": True, "max_length": min(limits)} if limits else {}
 
     def classify(texts: Iterator[str]) -> tuple[list[str], Iterator[Answer]]:
         read, kept = tee(texts)
         stream = (text for text in read)  # the pipeline streams generators, and no other iterators
-        found = pipe(stream, batch_size=args.batch_size, top_k=None, truncation=True, **limit)
+        found = pipe(stream, batch_size=args.batch_size, top_k=None, **cut)
         rows = (
             {"sequence": text, **{f"{name}s": [each[name] for each in one] for name in ("label", "score")}}
             for text, one in zip(kept, found, strict=True)
@@ -152,12 +158,12 @@ def _by_labels(args: argparse.Namespace) -> Classify:
 
 def _by_prompt(args: argparse.Namespace, verbalizer: Any, labels: list[str]) -> Classify:
     """With any labels, by a prompt."""
-    pipe = make_pipeline("zero-shot-prompt", args, device=args.device)
+    pipe = make_pipeline("zero-shot-prompt", args, device=device_of(args))
     options = {
         "candidate_labels": labels,
         "template": args.template,
         "verbalizer": verbalizer,
-        "calibration": args.calibration or _CALIBRATIONS[0],
+        "calibration": args.calibration,
         "label_prior": args.prior,
         "max_length": args.max_length,
         "batch_size": args.batch_size,
@@ -166,18 +172,21 @@ def _by_prompt(args: argparse.Namespace, verbalizer: Any, labels: list[str]) -> 
 
 
 def _labels_and_words(args: argparse.Namespace) -> tuple[Any, list[str]]:
-    """The verbalizer and the labels that the options ask for."""
+    """The verbalizer and the labels that the options ask for, or a prompt that is stored with the model."""
     labels = [label.strip() for label in (args.labels or "").replace("，", ",").split(",") if label.strip()]
     calibration = args.calibration or _CALIBRATIONS[0]
     if args.prior and calibration != "prior":
         raise ValueError(f"--prior is for --calibration prior, and the calibration is {calibration}")
+    stored = stored_labels(args) if args.verbalizer is None else ()
+    if stored:
+        return None, labels or list(stored)
     if args.verbalizer in (None, "ready", "names"):
         if not labels:
             raise ValueError("no labels: give --labels 体育,财经,科技, or --verbalizer FILE with words for each label")
-        return (None if args.verbalizer == "names" else "ready"), labels
+        return ({label: label for label in labels} if args.verbalizer == "names" else "ready"), labels
     path = Path(args.verbalizer)
     try:
-        words = json.loads(path.read_text(encoding="utf-8"))
+        words = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(f"--verbalizer is ready, names or a JSON file, and there is no file {str(path)!r}") from None
     except ValueError as error:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ._models import make_pipeline
+from ._models import device_of, make_pipeline
 from ._options import add_json, add_model, new_command
 from ._output import print_table, say
 
@@ -65,7 +65,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Show what the embedded model does."""
     started = time.perf_counter()
-    pipe = make_pipeline("zero-shot-prompt", args, device=args.device)
+    pipe = make_pipeline("zero-shot-prompt", args, device=device_of(args))
     from transformers import pipeline
 
     fill = pipeline("fill-mask", model=pipe.model, tokenizer=pipe.tokenizer, device=pipe.device)

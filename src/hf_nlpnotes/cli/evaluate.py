@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from ._arguments import natural, positive, positive_number
-from ._models import make_pipeline
+from ._models import device_of, make_pipeline
 from ._options import add_json, add_model, add_output, add_quiet, new_command
 from ._output import output_path, print_table, say, write_json
 
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         if few and not task.splits:
             raise ValueError(f"{task.name} has no training split: add train_0.json, or leave it out with --shots zero")
 
-    pipe = make_pipeline("zero-shot-prompt", args, device=args.device)
+    pipe = make_pipeline("zero-shot-prompt", args, device=device_of(args))
     from hf_nlpnotes.prompting import fewclue_runs as runs
 
     model = pipe.model.name_or_path

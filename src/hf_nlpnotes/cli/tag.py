@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ._inputs import name_of, text_lines
-from ._models import load_trained
+from ._models import device_of, load_trained
 from ._options import add_encoding, add_json, add_model, add_output, add_quiet, add_running, new_command
 from ._output import note, output_path, results_to
 from ._tagged_output import FORMATS, printer
@@ -85,14 +85,9 @@ def run(args: argparse.Namespace) -> None:
         note(f"{name_of(args.file)} has no text", quiet=args.quiet)
     if not texts and target is None:
         return
+    view = _view(view, texts)
     pipe = _pipeline(args, view)
     view = view or pipe.view
-    found_predicates = any("predicates" in item for _, item in texts)
-    if view == "arguments" and not found_predicates:
-        raise ValueError(
-            "--view arguments needs predicates: name their words, --predicate 参观,购买, or give JSON lines with"
-            ' {"text": …, "predicates": [[start, end], …]}'
-        )
     write = printer(form, view, pipe, args.scheme)
     from tqdm import tqdm
 
@@ -114,13 +109,35 @@ def _format(args: argparse.Namespace) -> str | None:
     return form
 
 
+def _view(view: str | None, texts: Sequence[tuple[int, dict[str, Any]]]) -> str | None:
+    """The view of texts, those with predicates being asked for arguments; None: what the labels are of.
+
+    Raises:
+        ValueError: some of the texts have predicates and others none, or the view does not go with them.
+    """
+    without = [number for number, item in texts if "predicates" not in item]
+    if len(without) == len(texts) and view != "arguments":
+        return view
+    if without:
+        raise ValueError(
+            f"--view arguments needs predicates, and line {without[0]} has none: name their words, --predicate"
+            ' 参观,购买, or give JSON lines with {"text": …, "predicates": [[start, end], …]}, [] where there are none'
+        )
+    if view not in (None, "arguments"):
+        raise ValueError(f'"predicates" are for --view arguments, and the view is {view}')
+    return "arguments"
+
+
 def _texts(args: argparse.Namespace) -> Iterator[tuple[int, dict[str, Any]]]:
     """Lines with their numbers, as inputs of the pipeline."""
     for number, line in text_lines(args.file, args.encoding):
         item: dict[str, Any] = {"text": line}
-        if line.startswith("{"):
-            item = _object(line, f"{name_of(args.file)}, line {number}")
+        place = f"{name_of(args.file)}, line {number}"
+        if line.lstrip().startswith("{"):
+            item = _object(line, place)
         if args.predicate:
+            if "predicates" in item:
+                raise ValueError(f"{place} has predicates of its own: leave out --predicate")
             item["predicates"] = _places(item["text"], args.predicate)
         yield number, item
 
@@ -138,11 +155,12 @@ def _object(line: str, place: str) -> dict[str, Any]:
 def _places(text: str, words: list[str]) -> list[tuple[int, int]]:
     """Every place of the words in a text."""
     return sorted(
-        (start, start + len(word)) for word in words for start in range(len(text)) if text.startswith(word, start)
+        {(start, start + len(word)) for word in words for start in range(len(text)) if text.startswith(word, start)}
     )
 
 
 def _pipeline(args: argparse.Namespace, view: str | None) -> Any:
+    device = device_of(args)
     model, tokenizer = load_trained(
         "AutoModelForTokenClassification", args, to="tag", teacher="train tag --data DATA --output FOLDER"
     )
@@ -161,7 +179,7 @@ def _pipeline(args: argparse.Namespace, view: str | None) -> Any:
         "sequence-tagging",
         model=model,
         tokenizer=tokenizer,
-        device=args.device,
+        device=device,
         view=view,
         max_length=args.max_length,
         force_words=words,

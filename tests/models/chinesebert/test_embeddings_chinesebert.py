@@ -1,10 +1,13 @@
 """The fusion against its definition, and the folded table against the fusion."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings
@@ -328,14 +331,49 @@ class TestFolding:
         with torch.no_grad():
             torch.testing.assert_close(model.embeddings(**batch), unfolded(model, **batch), rtol=0, atol=0)
 
-    def test_hooks_on_its_layers_still_run(self):
+    @pytest.mark.parametrize("name", ["word_embeddings", "pinyin_embeddings", "glyph_embeddings", "map_fc"])
+    def test_hooks_on_its_layers_still_run(self, name):
         model, batch = make(), make_batch()
-        calls = []
+        shapes = []
         with torch.no_grad():
             model(**batch)
-            model.embeddings.word_embeddings.register_forward_hook(lambda *_: calls.append(1))
+            layer = model.embeddings.get_submodule(name)
+            layer.register_forward_hook(lambda _module, inputs, _output: shapes.append(tuple(inputs[0].shape[:2])))
             model(**batch)
-        assert calls == [1]
+            model(**batch)
+        assert shapes == [(3, 11), (3, 11)]  # the batch, not the rows of a table
+
+    def test_a_layer_without_weights_of_its_own(self):
+        model, batch = make(), make_batch()
+        expected = unfolded(model, **batch)
+        model.embeddings.map_fc = nn.Sequential(model.embeddings.map_fc, nn.Dropout(0.5)).eval()
+        for mode in (torch.no_grad, torch.enable_grad):
+            with mode():
+                torch.testing.assert_close(model.embeddings(**batch), expected, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("obstacle", ["adapter", "hook", "offloaded", "inference mode", "replica"])
+    def test_is_refused_where_no_table_would_do(self, obstacle):
+        """Not left to the user to notice: the table would be that of other weights."""
+        with torch.inference_mode(obstacle == "inference mode"):
+            model, batch = make(), make_batch()
+            expected = unfolded(model, **batch)
+        if obstacle == "adapter":
+            lora = LoraConfig(r=2, target_modules=["map_fc"], init_lora_weights=False)
+            model = get_peft_model(model, lora).eval().get_base_model()
+            expected = unfolded(model, **batch)
+        elif obstacle == "hook":
+            model.embeddings.pinyin_embeddings.register_forward_hook(lambda *_: None)
+        elif obstacle == "offloaded":
+            cpu_offload(model, execution_device="cpu")
+        elif obstacle == "replica":
+            model.embeddings._is_replica = True  # as DataParallel marks what lasts for one forward
+        for release in (False, True):
+            with pytest.raises(RuntimeError, match="cannot be folded: one of their layers is"):
+                model.fold_embeddings(release)
+        assert not model.embeddings.released
+        with torch.no_grad():
+            torch.testing.assert_close(model.embeddings(**batch), expected, rtol=0, atol=1e-5)
+        assert model.embeddings._fold is model.embeddings.folded is None
 
     def test_a_copy_folds_for_itself(self):
         model, batch = make(), make_batch()
@@ -345,6 +383,18 @@ class TestFolding:
             twin.embeddings.map_fc.weight.zero_()
             torch.testing.assert_close(twin.embeddings(**batch), unfolded(twin, **batch), rtol=0, atol=1e-5)
             torch.testing.assert_close(model.embeddings(**batch), unfolded(model, **batch), rtol=0, atol=1e-5)
+
+    def test_copies_and_pickles_do_not_carry_it(self):
+        model, batch = make(), make_batch()
+        size = len(pickle.dumps(model))
+        with torch.no_grad():
+            expected = model.embeddings(**batch)
+            assert model.embeddings._fold is not None
+            assert len(pickle.dumps(model)) == size
+            for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+                assert other.embeddings._fold is None
+                assert torch.equal(other.embeddings(**batch), expected)
+            assert model.embeddings._fold is not None
 
     def test_is_refused_in_training(self):
         with pytest.raises(RuntimeError, match=r"model\.eval\(\)"):
@@ -381,6 +431,16 @@ class TestRelease:
         assert "word_embeddings.weight" not in names
         assert "glyph_map.weight" not in names
         assert model.bert.embeddings.glyph_embeddings.embedding.weight is None
+
+    def test_leaves_one_table_which_moves_with_the_model(self):
+        model, batch = make(), make_batch()
+        model.fold_embeddings(release=True)
+        model.half()
+        held = [value for value in vars(model.embeddings).values() if isinstance(value, tuple | torch.Tensor)]
+        assert held == []
+        assert model.embeddings.folded.dtype == torch.float16
+        with torch.no_grad():
+            assert model.embeddings(**batch).dtype == torch.float16
 
     @pytest.mark.parametrize("use", ["train", "unfold", "resize", "state_dict", "save"])
     def test_refuses_what_needs_the_weights(self, use, tmp_path):

@@ -25,6 +25,12 @@ _RELEASED = (
     "The weights behind the folded embeddings were freed by fold_embeddings(release=True): this model can only infer. "
     "Load it again to train, resize or save it."
 )
+_NOT_PLAIN = (
+    "The embeddings cannot be folded: one of their layers is wrapped, quantised or has hooks, or their weights are "
+    "sharded, offloaded or made in inference mode. Merge adapters (merge_and_unload), remove hooks (those of "
+    "activation checkpointing: disable_input_require_grads), or leave fold_embeddings out: the model infers the same "
+    "without it."
+)
 
 
 class _Fold(NamedTuple):
@@ -40,7 +46,8 @@ class ChineseBertEmbeddings(FusedEmbeddings):
 
     The table has a row a token, a row a reading, and a row for each token type and position: in all `vocab_size +
     pinyin_table_size + type_vocab_size * max_position_embeddings`, each of `hidden_size`. It is not saved, is dropped
-    in training, and made anew when a weight behind it has changed. Once whole, by [`fold`], it is the buffer `folded`.
+    in training, and made anew when a weight behind it has changed, and in copies. Once whole, by [`fold`], it is the
+    buffer `folded`.
     """
 
     folded: torch.Tensor | None
@@ -129,9 +136,7 @@ class ChineseBertEmbeddings(FusedEmbeddings):
             return None
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.folded  # a graph takes the table as it is: a whole one
-        # FSDP gathers the weights anew for each forward, so that no table would last.
-        plain = not hasattr(self, "_get_fsdp_state") and all(map(_is_plain_layer, self._layers()))
-        if not plain or not all(map(_is_plain_tensor, self._sources())):
+        if not self._is_plain():
             self.unfold()
             return None
         fold, sources = self._fold, self._state_of_sources()
@@ -159,7 +164,13 @@ class ChineseBertEmbeddings(FusedEmbeddings):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Compute the whole table now, unless it is there: compiled and exported models take it as it is."""
+        """Compute the whole table now, unless it is there: compiled and exported models take it as it is.
+
+        Raises:
+            RuntimeError: when a table would not stand for what the layers compute.
+        """
+        if not self._is_plain():
+            raise RuntimeError(_NOT_PLAIN)
         fold = self._fold
         if fold is None or fold.sources != self._state_of_sources():
             fold = self._begin()
@@ -183,6 +194,7 @@ class ChineseBertEmbeddings(FusedEmbeddings):
         """
         self.fold()
         self.released = True
+        self._fold = None  # the buffer alone, which moves with the model
         self.word_embeddings.weight = None  # type: ignore[assignment]
         self.glyph_embeddings.embedding.weight = None  # type: ignore[assignment]
         self.glyph_map.weight = self.glyph_map.bias = None  # type: ignore[assignment]
@@ -248,13 +260,26 @@ class ChineseBertEmbeddings(FusedEmbeddings):
         layers += [self.pinyin_embeddings.embedding, self.pinyin_embeddings.conv]
         return [*layers, self.glyph_embeddings.embedding, self.glyph_map, self.map_fc]
 
+    def _is_plain(self) -> bool:
+        """Whether a table can stand for the layers: they compute what their weights say, and those last."""
+        # FSDP and DataParallel gather the weights anew for each forward.
+        gathered = hasattr(self, "_get_fsdp_state") or getattr(self, "_is_replica", False)
+        hooked = any(map(_has_hooks, (self.pinyin_embeddings, self.glyph_embeddings, *self._layers())))
+        plain = not gathered and not hooked and all(map(_is_plain_layer, self._layers()))
+        return plain and all(map(_is_plain_tensor, self._sources()))
+
     def _sources(self) -> list[torch.Tensor]:
-        tensors = [tensor for layer in self._layers() for tensor in (layer.weight, getattr(layer, "bias", None))]
+        # Layers that are not plain may lack either.
+        tensors = [getattr(layer, name, None) for layer in self._layers() for name in ("weight", "bias")]
         return [self.pinyin_table, *(tensor for tensor in tensors if isinstance(tensor, torch.Tensor))]
 
     def _state_of_sources(self) -> tuple[object, ...]:
         # torch counts the in-place changes of each tensor. A new tensor has a new address, dtype or device.
         return tuple((s.data_ptr(), s._version, s.dtype, s.device, _sample(s)) for s in self._sources())
+
+    def __getstate__(self) -> dict[str, object]:
+        """What copies and pickles hold: a table under way would be made anew there, and only take room."""
+        return {**self.__dict__, "_fold": None}
 
     def train(self, mode: bool = True) -> ChineseBertEmbeddings:
         """Set the mode; training undoes the folding."""
@@ -282,9 +307,13 @@ def _refuse_to_save(*_: object) -> None:
 
 
 def _is_plain_layer(layer: nn.Module) -> bool:
-    """Whether a layer computes what its weights say: no adapter, no quantised stand-in, no hook that wants a call."""
-    plain = type(layer) in {nn.Embedding, nn.Linear, nn.Conv1d, GlyphTable}
-    return plain and not layer._forward_hooks and not layer._forward_pre_hooks and not hasattr(layer, "_hf_hook")
+    """Whether a layer computes what its weights say: no adapter, no quantised stand-in."""
+    return type(layer) in {nn.Embedding, nn.Linear, nn.Conv1d, GlyphTable}
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether something wants to be called with the module: also accelerate, which brings its weights."""
+    return bool(module._forward_hooks) or bool(module._forward_pre_hooks) or hasattr(module, "_hf_hook")
 
 
 def _is_plain_tensor(tensor: torch.Tensor) -> bool:

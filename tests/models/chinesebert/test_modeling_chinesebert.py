@@ -18,8 +18,10 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    BertForQuestionAnswering,
     BertModel,
 )
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging as transformers_logging
 
 from hf_nlpnotes._compat import CHECKPOINTING
@@ -254,6 +256,27 @@ class TestLosses:
         )
         assert half.item() == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.parametrize("outside", [-100, -1, 9, 99])
+    def test_answers_outside_of_the_sequence_do_not_count(self, outside, tiny_chinesebert_folder):
+        model = ChineseBertForQuestionAnswering.from_pretrained(tiny_chinesebert_folder)
+        batch, stock = make_batch(model), BertForQuestionAnswering(model.config)
+        inside = torch.tensor([1, 3])
+
+        def loss(starts, ends):
+            return model(**batch, start_positions=torch.tensor(starts), end_positions=torch.tensor(ends)).loss
+
+        # The stock head's loss of the two that are inside: of its positions alone, whatever its vectors.
+        logits = {name: model(**batch)[name][:2] for name in ("start_logits", "end_logits")}
+        stock.bert.forward = lambda *_, **__: BaseModelOutput(torch.stack(list(logits.values()), -1))
+        stock.qa_outputs = nn.Identity()
+        expected = stock(batch["input_ids"][:2], start_positions=inside, end_positions=inside).loss
+        assert loss([1, 3, outside], [1, 3, outside]).item() == pytest.approx(expected.item(), rel=1e-6)
+
+        nothing = loss([outside] * 3, [outside] * 3)
+        nothing.backward()
+        assert nothing.item() == 0
+        assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)
+
     def test_padding_is_not_tagged(self, tiny_chinesebert_folder):
         model = ChineseBertForTokenClassification.from_pretrained(tiny_chinesebert_folder, num_labels=3)
         batch = make_batch(model)
@@ -337,6 +360,21 @@ class TestTables:
             model.set_glyphs(np.zeros((config.vocab_size, 3, 24, 23), dtype=np.uint8))
         assert torch.equal(embeddings.pinyin_table, table)
         assert torch.equal(embeddings.default_pinyin_ids, default)
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            (256, r"glyphs must lie in \[0, 256\), got 256 to 256"),
+            (-1, r"got -1 to -1"),
+            (0.5, r"got fractions; of pictures from 0 to 1: \(255 \* glyphs\)\.round\(\)"),
+        ],
+    )
+    def test_glyphs_that_bytes_do_not_hold_are_refused(self, model, value, message):
+        weight = model.bert.embeddings.glyph_embeddings.embedding.weight
+        before = weight.clone()
+        with pytest.raises(ValueError, match=message):
+            model.set_glyphs(np.full((model.config.vocab_size, 3, 24, 24), value))
+        assert torch.equal(weight, before)
 
     @pytest.mark.parametrize("change", [5, -5])
     def test_resizing_the_vocabulary_takes_them_along(self, model, change, tmp_path):

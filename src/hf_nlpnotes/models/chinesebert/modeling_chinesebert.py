@@ -137,11 +137,11 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
         """Set the bitmaps of all tokens.
 
         Args:
-            glyphs: `(vocab_size, glyph_fonts, glyph_size, glyph_size)`, 0 to 255 or bool. Stored as bits, all values
-                from 128 on count as ink.
+            glyphs: `(vocab_size, glyph_fonts, glyph_size, glyph_size)`, 0 to 255 or bool; whole numbers, unless they
+                are stored as floats. Stored as bits, all values from 128 on count as ink.
 
         Raises:
-            ValueError: when the shape does not fit the model.
+            ValueError: when the shape does not fit the model, or a value is none of these.
         """
         size = self.config.glyph_size
         expected = (self.config.vocab_size, self.config.glyph_fonts, size, size)
@@ -151,6 +151,12 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
         table = table.flatten(1)
         if table.dtype == torch.bool:
             table = table.to(torch.uint8) * 255
+        _check_range("glyphs", table, 256)
+        if self.config.glyph_storage != "float32" and not torch.equal(table, table.round()):
+            raise ValueError(
+                "glyphs must be whole numbers from 0 to 255, or bool, got fractions; of pictures from 0 to 1: "
+                "(255 * glyphs).round()"
+            )
         if self.config.glyph_storage == "bits":
             table = torch.from_numpy(np.packbits(table.cpu().numpy() >= 128, axis=1))
         weight = self._embeddings.glyph_embeddings.embedding.weight
@@ -171,7 +177,8 @@ class ChineseBertPreTrainedModel(BertPreTrainedModel):
                 infer: to train, resize or save it raises `RuntimeError`.
 
         Raises:
-            RuntimeError: when the model is in training mode.
+            RuntimeError: when the model is in training mode, or a layer of the embeddings is not plain: it has an
+                adapter or hooks, is quantised, sharded, offloaded or made in inference mode.
         """
         embeddings = self._embeddings
         if embeddings.released:
@@ -571,8 +578,8 @@ class ChineseBertForQuestionAnswering(ChineseBertPreTrainedModel, BertForQuestio
 
         Args:
             pinyin_ids: As of [`ChineseBertModel`].
-            start_positions: `(batch,)`, the answer's first token; one outside the sequence does not count.
-            end_positions: `(batch,)`, its last token.
+            start_positions: `(batch,)`, the answer's first token; one outside of the sequence does not count.
+            end_positions: `(batch,)`, its last token; likewise.
 
         The other arguments are those of [`ChineseBertModel`].
         """
@@ -582,12 +589,13 @@ class ChineseBertForQuestionAnswering(ChineseBertPreTrainedModel, BertForQuestio
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
-            start_positions=start_positions,
-            end_positions=end_positions,
             pinyin_ids=pinyin_ids,
             return_dict=True,
             **kwargs,
         )
+        if start_positions is not None and end_positions is not None:
+            start_loss = _position_loss(output["start_logits"], start_positions)
+            return _with_loss(output, (start_loss + _position_loss(output["end_logits"], end_positions)) / 2)
         return output
 
 
@@ -614,6 +622,14 @@ def _cross_entropy(
         labels.to(logits.device).flatten(),
         num_items_in_batch,  # type: ignore[arg-type]  # a number will do as well
     )
+
+
+def _position_loss(logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of `(batch, seq)` and the mean over positions inside of the sequence; 0 if there are none."""
+    positions = positions.to(logits.device).flatten()
+    inside = (positions >= 0) & (positions < logits.shape[1])
+    losses = nn.functional.cross_entropy(logits.float(), positions.where(inside, 0), reduction="none")
+    return losses.where(inside, 0).sum() / inside.sum().clamp(min=1)
 
 
 __all__ = [

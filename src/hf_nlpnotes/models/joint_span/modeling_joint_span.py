@@ -20,6 +20,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from hf_nlpnotes.layers.span_pairs import SpanPairs, span_loss, span_scores
 from hf_nlpnotes.models.around_encoder import names_encoder_inputs
 from hf_nlpnotes.models.layer_selection import LayerSelectionModel, LayerSelectionPreTrainedModel
+from hf_nlpnotes.models.layer_selection.modeling_layer_selection import position_loss
 
 from .configuration_joint_span import JointSpanConfig
 
@@ -128,7 +129,7 @@ class JointSpanForQuestionAnswering(LayerSelectionPreTrainedModel):
         span_logits = span_scores(start_logits, end_logits, self.pairs(features), attention_mask)
         loss = None
         if start_positions is not None and end_positions is not None:
-            ends = (_position_loss(start_logits, start_positions) + _position_loss(end_logits, end_positions)) / 2
+            ends = (position_loss(start_logits, start_positions) + position_loss(end_logits, end_positions)) / 2
             loss = ends + span_loss(span_logits, start_positions, end_positions)
         return JointSpanModelOutput(
             loss=loss,
@@ -138,14 +139,6 @@ class JointSpanForQuestionAnswering(LayerSelectionPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-
-def _position_loss(logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of `(batch, seq)` and the mean over positions inside of the sequence; 0 if there are none."""
-    positions = positions.to(logits.device).flatten()
-    inside = (positions >= 0) & (positions < logits.shape[1])
-    losses = nn.functional.cross_entropy(logits.float(), positions.where(inside, 0), reduction="none")
-    return losses.where(inside, 0).sum() / inside.sum().clamp(min=1)
 
 
 __all__ = ["JointSpanForQuestionAnswering", "JointSpanModelOutput"]

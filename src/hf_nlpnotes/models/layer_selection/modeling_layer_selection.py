@@ -369,7 +369,7 @@ class LayerSelectionForQuestionAnswering(LayerSelectionPreTrainedModel):
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(dim=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = (_position_loss(start_logits, start_positions) + _position_loss(end_logits, end_positions)) / 2
+            loss = (position_loss(start_logits, start_positions) + position_loss(end_logits, end_positions)) / 2
         return QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start_logits,
@@ -409,12 +409,12 @@ def _pool(features: torch.Tensor, attention_mask: torch.Tensor | None, how: str)
     return (features * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
 
 
-def _position_loss(logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def position_loss(logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of `(batch, seq)` and the mean over positions inside of the sequence; 0 if there are none."""
     positions = positions.to(logits.device).flatten()
     inside = (positions >= 0) & (positions < logits.shape[1])
     losses = nn.functional.cross_entropy(logits.float(), positions.where(inside, 0), reduction="none")
-    return (losses * inside).sum() / inside.sum().clamp(min=1)
+    return losses.where(inside, 0).sum() / inside.sum().clamp(min=1)
 
 
 def _cross_entropy(

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from datasets import Dataset
 from transformers import AutoTokenizer
 
 from hf_nlpnotes.question_answering import answer_report, locate_answer, prepare_train_features
@@ -74,6 +75,23 @@ def test_training_leaves_out_what_nobody_can_find(tiny_chinesebert_folder, caplo
     assert features["end_positions"].tolist() == [4, 13, 0]
     with pytest.raises(ValueError, match="'广州' of example 2 is not in its context"):
         prepare_train_features(EXAMPLES, tokenizer, 32, 8, unusable_answers="raise")
+
+
+@pytest.mark.parametrize("padding", ["max_length", "longest", False])
+def test_a_batch_of_which_all_is_left_out_is_empty(tiny_chinesebert_folder, padding):
+    """As `map` may meet one, above all as the last and shortest."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chinesebert_folder)
+    usable, missing = ({"text": [text], "answer_start": [0]} for text in ("猫", "狗"))
+    columns = {"question": ["谁"] * 3, "context": ["猫"] * 3, "answers": [missing, usable, missing]}
+    rows = Dataset.from_dict(columns)
+    options = {"tokenizer": tokenizer, "max_length": 16, "doc_stride": 2, "padding": padding}
+    alone = prepare_train_features({name: values[1:2] for name, values in columns.items()}, **options)
+    found = rows.map(
+        prepare_train_features, batched=True, batch_size=1, remove_columns=rows.column_names, fn_kwargs=options
+    )
+    assert {name: list(found[name]) for name in found.column_names} == {
+        name: [list(row) if hasattr(row, "__len__") else row for row in values] for name, values in alone.items()
+    }
 
 
 def test_answers_have_as_many_texts_as_places(tiny_chinesebert_folder):

@@ -105,8 +105,7 @@ def postprocess_predictions(
         id_column=id_column,
         context_column=context_column,
     )
-    if output_dir is not None:
-        save_predictions(found, output_dir, prefix)
+    save_predictions(found, output_dir, prefix)
     return found.answers
 
 

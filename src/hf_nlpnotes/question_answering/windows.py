@@ -116,7 +116,7 @@ def tokenize_once(tokenizer: Any, texts: Sequence[str], *, offsets: bool = True)
     """Encodes texts without special tokens and without truncation; `offsets=False` leaves them at 0."""
     with collector_at_rest():
         encoded = tokenizer(
-            list(texts),
+            list(texts) or [""],  # a tokenizer fails on no text at all
             add_special_tokens=False,
             padding=False,
             truncation=False,

@@ -38,6 +38,12 @@ def test_words_of_several_letters_are_not_cut():
     assert cmrc2018_scores(["1998"], "998") == (0.0, 0)
 
 
+@pytest.mark.parametrize(("gold", "predicted"), [("北京2008年", "北京"), ("北京", "北京2008年")])
+def test_a_text_of_han_characters_alone_against_one_with_words(gold, predicted):
+    """Four words and two, which are a run in both: 北 京 2008 年."""
+    assert cmrc2018_scores([gold], predicted) == (pytest.approx(2 * 1 * (2 / 4) / (1 + 2 / 4)), 0)
+
+
 def test_marks_and_case_do_not_count():
     assert bare_text(" 《Red Alert》：完结！ ") == "red alert完结"
     assert list(mixed_words("A.B.公司3,000元")) == ["a.b", ".", "公", "司", "3,000", "元"]

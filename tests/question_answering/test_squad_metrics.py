@@ -49,6 +49,24 @@ def test_a_threshold_turns_answers_into_none():
     assert squad_v2(texts, gold, {"1": 0.4, "2": 0.6}, 0.4)["HasAns_exact"] == 100.0
     assert squad_v2(texts, gold, {"1": 0.4, "2": 0.6}, 0.3)["HasAns_exact"] == 0.0
     assert squad_v2(texts, gold)["exact"] == 50.0
+    assert squad_v2(texts, gold, {"1": 1.0, "2": 1.1})["exact"] == 100.0, "more than 1.0 is no answer by default"
+
+
+def test_means_of_the_second_version():
+    scores = squad_v2({"1": "x y", "2": "z", "3": ""}, {"1": ["x"], "2": ["z"], "3": []})
+    overall = {"exact": 200 / 3, "f1": 100 * (2 / 3 + 1 + 1) / 3, "total": 3}
+    answerable = {"HasAns_exact": 50.0, "HasAns_f1": 100 * (2 / 3 + 1) / 2, "HasAns_total": 2}
+    others = {"NoAns_exact": 100.0, "NoAns_f1": 100.0, "NoAns_total": 1}
+    assert scores == pytest.approx({**overall, **answerable, **others})
+
+
+@pytest.mark.parametrize("probabilities", [[], [0.9]])
+def test_probabilities_of_some_predictions_are_those_of_none(probabilities):
+    rows = [{"id": name, "prediction_text": name} for name in "ab"]
+    for row, probability in zip(rows, probabilities, strict=False):
+        row["no_answer_probability"] = probability
+    gold = {"a": ["a"], "b": []}
+    assert squad_v2(rows, gold, threshold=0.5) == squad_v2({"a": "a", "b": "b"}, gold)
 
 
 def test_probabilities_come_along_with_a_list_of_predictions():
@@ -107,6 +125,17 @@ def test_average_precision_is_the_sum_over_the_steps_of_recall():
     # After 1: precision 1, recall 1/2. After 3 and 2, which come together: precision 2/3, recall 1.
     area = average_precision(scores, {1: 0.1, 3: 0.5, 2: 0.5}, answerable)
     assert area == pytest.approx(100 * (1 / 2 + 2 / 3 * 1 / 2))
+
+
+def test_a_right_no_answer_is_no_point_of_the_curve():
+    """Recall is that of answers: a question without one that was found to have none counts for precision only."""
+    area = average_precision({1: 1.0, 2: 1.0}, {1: 0.1, 2: 0.5}, {1: False, 2: True})
+    assert area == pytest.approx(100 * 1 / 2)
+
+
+def test_probabilities_of_other_questions_are_passed_over():
+    found = best_threshold({1: 1.0}, {0: 0.1, 1: 0.2}, {0: "x", 1: "x"}, {1: True})
+    assert found == (100.0, 0.2)
 
 
 def test_no_scores_have_no_threshold():

@@ -1,5 +1,7 @@
 """The schedules of the papers, against what the papers say."""
 
+import inspect
+
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
@@ -16,6 +18,7 @@ from hf_nlpnotes.training.unfreezing import (
     Plateau,
     SequentialUnfreeze,
     Step,
+    Unfreezing,
     chain_thaw,
     gradual_unfreeze,
     linear_probe_then_fine_tune,
@@ -55,6 +58,8 @@ def test_sequential_has_three_steps() -> None:
     without_embeddings = sequential_unfreeze(GROUPS[1:])
     assert trained(without_embeddings) == [["head"], list(NAMES[1:])]
     assert [phase.name for phase in without_embeddings.phases] == ["new layers", "hidden layers"]
+    new_alone = sequential_unfreeze(GROUPS[-1:])
+    assert [(phase.name, phase.train) for phase in new_alone.phases] == [("new layers", ("head",))]
 
 
 def test_chain_thaw_trains_layers_alone() -> None:
@@ -113,6 +118,23 @@ def test_every_option_has_a_default_and_a_model_on_the_meta_device_will_do(prese
     model = tiny_model()
     schedule = preset().schedule_for(model)
     assert schedule.parameters_ever(layer_groups(model)) == {name for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("preset", "function"),
+    [
+        (GradualUnfreeze, gradual_unfreeze),
+        (SequentialUnfreeze, sequential_unfreeze),
+        (ChainThaw, chain_thaw),
+        (LinearProbeThenFineTune, linear_probe_then_fine_tune),
+        (LISA, lisa),
+    ],
+)
+def test_defaults_are_those_of_the_function_and_of_every_callback(preset, function) -> None:
+    common = inspect.signature(Unfreezing).parameters
+    own = inspect.signature(function).parameters
+    for name, option in inspect.signature(preset).parameters.items():
+        assert option.default == (own[name] if name in own else common[name]).default
 
 
 @pytest.mark.parametrize("preset", [GradualUnfreeze, SequentialUnfreeze, ChainThaw, LinearProbeThenFineTune])

@@ -17,7 +17,8 @@ import hf_nlpnotes
 from hf_nlpnotes import cli
 from hf_nlpnotes.cli import classify, demo
 from hf_nlpnotes.cli._output import text_width
-from hf_nlpnotes.prompting import PromptConfig
+from hf_nlpnotes.prompting import PromptConfig, fewclue_runs
+from hf_nlpnotes.prompting.evaluation import Run
 
 LINES = ["国足今晚出战", "银行业绩，股票", "", "  ", "手机芯片"]
 TEXTS = [line for line in LINES if line.strip()]
@@ -434,6 +435,22 @@ def test_eval_prints_a_table_and_writes_json(
             str(found["texts"]), f"{100 * found['majority']:.1f}", f"{100 * found['zero']['accuracy']:.1f}",
             f"{100 * few['accuracy']:.1f}", "±", f"{100 * few['deviation']:.1f}", "(2", "runs)",
         ]  # fmt: skip
+
+
+def test_eval_trains_the_revision_that_it_was_asked_about(
+    tiny: None, fewclue: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def few_shot(model: str, task: Any, split: str, *_: Any, **options: Any) -> Run:
+        asked.append((options["revision"], options["trust_remote_code"]))
+        return Run(split, 0, 1, 0.5)
+
+    monkeypatch.setattr(fewclue_runs, "few_shot", few_shot)
+    options = ["--tasks", "eprstmt", "--shots", "few", "--splits", "0", "--revision", "trial", "--quiet", "--json"]
+    assert cli.main(["eval", "fewclue", "--data", str(fewclue), *options]) == 0
+    assert asked == [("trial", False)]
+    assert json.loads(capsys.readouterr().out)["options"]["revision"] == "trial"
 
 
 def test_eval_of_a_part(tiny: None, fewclue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,3 +1,4 @@
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -71,6 +72,7 @@ def test_label_priors() -> None:
     assert label_prior_tensor(None, labels).tolist() == [0.5, 0.5]
     assert label_prior_tensor({"b": 3, "a": 1}, labels).tolist() == [0.25, 0.75]
     assert label_prior_tensor([1, 4], labels).tolist() == [0.2, 0.8]
+    assert label_prior_tensor(MappingProxyType({"b": 3, "a": 1}), labels).tolist() == [0.25, 0.75]
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,8 @@ class Card:
         ),
         ({"rerank": 0}, ValueError, "rerank must be a positive whole number, got 0"),
         ({"rerank": True}, ValueError, "positive whole number"),
-        ({"scoring": ""}, ValueError, "scoring must be a name"),
+        ({"scoring": ""}, ValueError, "scoring must be one of parallel, left-to-right, max-first, got ''"),
+        ({"scoring": "left to right"}, ValueError, "scoring must be one of parallel"),
         ({"model": 3}, ValueError, "model must be a name"),
     ],
 )
@@ -191,6 +192,11 @@ def test_bad_values(values: dict[str, Any], error: type[Exception], message: str
     (tmp_path / PROMPT_FILE).write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(error, match=rf"(?s){PROMPT_FILE}.*{message}"):
         PromptConfig.from_pretrained(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_prompt(tmp_path: Path) -> None:
+    (tmp_path / PROMPT_FILE).write_text('{"template": "{label}{text}"}', encoding="utf-8-sig")
+    assert PromptConfig.from_pretrained(tmp_path) == PromptConfig(template="{label}{text}")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from hf_nlpnotes.prompting import Template
 from hf_nlpnotes.prompting.evaluation import Summary
@@ -19,6 +19,7 @@ from hf_nlpnotes.prompting.fewclue_runs import (
     FewShotOptions,
     few_shot,
     limited,
+    prompted_model,
     result_of,
     spelled_words,
     texts_to_read,
@@ -322,6 +323,24 @@ def test_few_shot_begins_at_the_calibrated_prompt(folder: Path, classify: Any, t
     right = [answer["label"] == row["label"] for answer, row in zip(answers, task.test, strict=True)]
     assert run.accuracy == sum(right) / len(right) < 1
     assert run.train_texts == len(OPINIONS)
+
+
+def test_every_part_of_a_model_is_of_one_revision(
+    folder: Path, tiny_chinesebert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def watched(original: Any) -> Any:
+        def from_pretrained(source: Any, **options: Any) -> Any:
+            asked.append(options.get("revision"))
+            return original(source, **options)
+
+        return staticmethod(from_pretrained)
+
+    for auto in (AutoTokenizer, AutoModelForMaskedLM):
+        monkeypatch.setattr(auto, "from_pretrained", watched(auto.from_pretrained))
+    prompted_model(str(tiny_chinesebert_folder), load_task(folder, "eprstmt"), revision="trial")
+    assert asked == ["trial", "trial"]
 
 
 def test_few_shot_learns_and_leaves_the_model_alone(

@@ -208,6 +208,64 @@ def test_half_precision_weights_are_trained_in_single_precision(bert_folder: Pat
     assert load(tmp_path, dtype="auto").dtype == torch.float16
 
 
+def test_scores_stay_in_single_precision_when_the_network_does_not(bert_folder: Path) -> None:
+    """As under `bf16_full_eval`; and the label bias, which is saved, is not rounded."""
+    model = load(bert_folder, PROMPT.replace(bias=[0.1234567, -1.7654321]))
+    loaded = load(bert_folder, PROMPT.replace(bias=[0.1234567, -1.7654321]), dtype=torch.bfloat16)
+    stored = model.stored_prompt()
+    assert model.to(torch.bfloat16) is model
+    assert model.masked_lm.dtype == torch.bfloat16
+    assert model.predict(DATA).dtype == model(**model.data_collator()(DATA)).logits.dtype == torch.float32
+    torch.testing.assert_close(model.predict(DATA), loaded.predict(DATA))
+    assert model.stored_prompt() == stored
+
+
+def test_predicting_leaves_every_module_as_it_was(bert_folder: Path) -> None:
+    model = load(bert_folder).train()
+    model.masked_lm.base_model.encoder.eval()  # frozen, say
+    before = [module.training for module in model.modules()]
+    model.predict(DATA)
+    assert [module.training for module in model.modules()] == before
+    assert len(set(before)) == 2
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batches_of_nothing(bert_folder: Path, batch_size: int) -> None:
+    model = load(bert_folder)
+    for ask in (model.predict, model.calibrate):
+        with pytest.raises(ValueError, match=f"batch_size must be a positive whole number, got {batch_size}"):
+            ask(DATA, batch_size=batch_size)
+
+
+def test_revision_and_subfolder_are_those_of_the_prompt(
+    bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They say where the prompt is; the model that it names lies elsewhere."""
+    SIMPLE.replace(model=str(bert_folder)).save_pretrained(tmp_path / "prompts" / "one")
+    asked = []
+
+    def watched(name: str, original: Any) -> Any:
+        def from_pretrained(source: Any, **options: Any) -> Any:
+            asked.append((name, str(source), options.get("revision"), options.get("trust_remote_code")))
+            return original(source, **options)
+
+        return staticmethod(from_pretrained)
+
+    for auto in (AutoModelForMaskedLM, AutoTokenizer):
+        monkeypatch.setattr(auto, "from_pretrained", watched(auto.__name__, auto.from_pretrained))
+    model = PromptForSequenceClassification.from_pretrained(
+        tmp_path / "prompts", subfolder="one", revision="trial", trust_remote_code=False
+    )
+    assert model.prompt.template == SIMPLE.template
+    assert asked == [(name, str(bert_folder), None, False) for name in ("AutoModelForMaskedLM", "AutoTokenizer")]
+    asked.clear()
+    load(bert_folder, revision="trial")
+    assert [(name, revision) for name, _, revision, _ in asked] == [
+        ("AutoModelForMaskedLM", "trial"),
+        ("AutoTokenizer", "trial"),
+    ]
+
+
 def test_bad_models(bert_folder: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(bert_folder)
     with pytest.raises(ValueError, match=r"BertModel has no language modelling head.*AutoModelForMaskedLM"):

@@ -58,6 +58,15 @@ def test_soft_tokens_without_words_begin_in_the_vocabulary(tiny_chinesebert_fold
     assert distances.max() < 1e-5
 
 
+def test_special_tokens_among_initial_words_are_text(tiny_chinesebert_folder: Path) -> None:
+    written = PromptConfig(template="{text}[SEP]这是{label}", verbalizer=WORDS)
+    soft = written.replace(template="{text}{soft:[SEP]这}{soft:是}{label}")
+    model = load(tiny_chinesebert_folder, soft)
+    assert len(model.soft_prompt.soft_tokens) == len(model.templates[0].encoder.soft_tokens) > 3
+    expected = load(tiny_chinesebert_folder, written).predict(DATA)
+    torch.testing.assert_close(model.predict(DATA), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_places_of_soft_tokens(tiny_chinesebert_folder: Path) -> None:
     model = load(tiny_chinesebert_folder, SOFT)
     index = model.data_collator()(DATA)["soft_index"]

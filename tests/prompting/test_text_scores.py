@@ -59,6 +59,22 @@ def test_a_model_in_training_is_left_in_training(model: Any, tokenizer: Any) -> 
         model.eval()
 
 
+def test_modules_that_are_not_in_training_stay_so(model: Any, tokenizer: Any) -> None:
+    part = next(module for module in model.modules() if module is not model)
+    model.train()
+    part.eval()
+    score_texts(model, tokenizer, "{text}，{label}", ["国足"], ["体育"])
+    assert model.training
+    assert not part.training
+    model.eval()
+
+
+def test_batches_of_nothing(model: Any, tokenizer: Any) -> None:
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match="batch_size must be a positive whole number"):
+            score_texts(model, tokenizer, "{text}，{label}", ["国足"], ["体育"], batch_size=batch_size)
+
+
 def test_columns(model: Any, tokenizer: Any) -> None:
     template = "{title}。{label}：{text}"
     found = score_texts(model, tokenizer, template, [{"title": "国足", "text": "今晚", "id": 3}], WORDS)

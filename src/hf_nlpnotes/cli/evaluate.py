@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from ._arguments import natural, positive, positive_number
-from ._models import device_of, make_pipeline
+from ._models import device_of, loading_options, make_pipeline
 from ._options import add_json, add_model, add_output, add_quiet, new_command
 from ._output import output_path, print_table, say, write_json
 
@@ -116,20 +116,14 @@ def run(args: argparse.Namespace) -> None:
     results: list[TaskResult] = []
     total = sum(runs.texts_to_read(task, zero, len(seeds), options.epochs) for task in tasks)
     with tqdm(total=total, unit="text", disable=args.quiet, file=sys.stderr) as bar:
+        running = {"batch_size": args.batch_size, "advance": bar.update}
         for task in tasks:
             bar.set_description(task.name)
             score = None
             if zero:
-                score = runs.zero_shot(
-                    pipe,
-                    task,
-                    calibration=args.calibration,
-                    batch_size=args.batch_size,
-                    max_length=args.max_length,
-                    advance=bar.update,
-                )
+                score = runs.zero_shot(pipe, task, calibration=args.calibration, max_length=args.max_length, **running)
             trained = [
-                runs.few_shot(model, task, split, seed, options, batch_size=args.batch_size, advance=bar.update)
+                runs.few_shot(model, task, split, seed, options, **running, **loading_options(args))
                 for split in task.splits
                 for seed in seeds
             ]
@@ -151,7 +145,7 @@ def _evaluation_report(args: argparse.Namespace, model: str, tasks: Any, results
     from hf_nlpnotes import __version__
     from hf_nlpnotes.prompting.evaluation import means
 
-    names = "shots seeds limit calibration epochs learning_rate train_batch_size max_length"
+    names = "revision shots seeds limit calibration epochs learning_rate train_batch_size max_length"
     return {
         "benchmark": args.benchmark,
         "model": model,

@@ -27,6 +27,7 @@ from transformers.utils.hub import cached_file
 from .collating import DataCollatorForPrompts
 from .config import PromptConfig
 from .model import PromptForSequenceClassification
+from .predictions import without_dropout
 from .soft_prompts import SOFT_FILE, load_tensors, save_tensors
 
 VIRTUAL_TOKENS = (PeftType.PROMPT_TUNING, PeftType.P_TUNING)
@@ -167,13 +168,8 @@ class PeftModelForPrompts(PeftModel):
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        training = self.training
-        self.eval()
-        try:
-            with self._running():
-                yield
-        finally:
-            self.train(training)
+        with without_dropout(self), self._running():
+            yield
 
     def _apply(self, fn: Any, recurse: bool = True) -> PeftModelForPrompts:
         super()._apply(fn, recurse)

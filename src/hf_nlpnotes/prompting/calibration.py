@@ -23,7 +23,7 @@ content-free prompts of that length. Among words of one length the two are the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -102,11 +102,13 @@ def prior_bias(
     )
 
 
-def label_prior_tensor(label_prior: dict[str, float] | Sequence[float] | None, labels: Sequence[str]) -> torch.Tensor:
+def label_prior_tensor(
+    label_prior: Mapping[str, float] | Sequence[float] | None, labels: Sequence[str]
+) -> torch.Tensor:
     """A label prior as a tensor of shape `(labels,)` and sum 1.
 
     Args:
-        label_prior (`dict[str, float]` or `Sequence[float]`, *optional*):
+        label_prior (`Mapping[str, float]` or `Sequence[float]`, *optional*):
             How frequent each label is, as counts or shares, by label or in the order of the labels. `None`: equally.
         labels (`Sequence[str]`):
             The labels.
@@ -116,7 +118,7 @@ def label_prior_tensor(label_prior: dict[str, float] | Sequence[float] | None, l
     """
     if label_prior is None:
         return torch.full((len(labels),), 1 / len(labels), dtype=torch.float64)
-    if isinstance(label_prior, dict):
+    if isinstance(label_prior, Mapping):
         missing = [label for label in labels if label not in label_prior]
         unknown = [label for label in label_prior if label not in labels]
         if missing or unknown:

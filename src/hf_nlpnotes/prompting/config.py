@@ -30,6 +30,7 @@ from .calibration import CALIBRATIONS, label_prior_tensor
 from .template import Template
 from .template_parts import LABEL_SLOT
 from .verbalizer import Verbalizer
+from .word_scorer import SCORINGS
 
 PROMPT_FILE = "prompt.json"
 """Name of the file in a model's folder."""
@@ -57,7 +58,8 @@ class PromptConfig(PushToHubMixin):
         prior_weight (`float`, *optional*):
             Weight of the static similarity of text and label words beside the network's scores; 0 is without.
         scoring (`str`, *optional*):
-            How words of several tokens are scored.
+            How words of several tokens are scored, one of `hf_nlpnotes.prompting.SCORINGS`. Training and `predict`
+            read all tokens of a word at once; the pipeline does as this says.
         rerank (`int`, *optional*):
             How many of the best labels to look at again, see `hf_nlpnotes.prompting.reranking`. Training and its
             evaluation do not; the pipeline and `PromptForSequenceClassification.predict` do.
@@ -110,10 +112,10 @@ class PromptConfig(PushToHubMixin):
             label_prior_tensor(self.label_prior, self.labels)  # positive, or an error
         if self.prior_weight is not None:
             _check_number("prior_weight", self.prior_weight)
-        for name in ("scoring", "model"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and value.strip()):
-                raise ValueError(f"{name} must be a name, got {value!r}: leave it out where there is none.")
+        if self.scoring is not None and self.scoring not in SCORINGS:
+            raise ValueError(f"scoring must be one of {', '.join(SCORINGS)}, got {self.scoring!r}.")
+        if self.model is not None and not (isinstance(self.model, str) and self.model.strip()):
+            raise ValueError(f"model must be a name, got {self.model!r}: leave it out where there is none.")
         for name in ("rerank", "max_length"):
             _check_count(name, getattr(self, name))
 
@@ -238,7 +240,7 @@ class PromptConfig(PushToHubMixin):
         assert found is not None  # it raises by itself
         path = Path(found)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
         except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or thousands of brackets
             raise ValueError(f"{path} cannot be read as JSON: {error}. Repair it, or save the prompt anew.") from error
         if not isinstance(values, dict):

@@ -84,11 +84,12 @@ class PromptEncoder:
                 " for a separator there ({sep} or {demos}): write one out, such as '。'."
             )
         self.soft_tokens: tuple[int | None, ...] = ()
-        self._first_soft: dict[int, int] = {}  # place in `template.parts` -> number of its first soft token
+        self._soft_numbers: dict[int, range] = {}  # place in `template.parts` -> numbers of its soft tokens
         for place, part in enumerate(template.parts):
             if isinstance(part, Soft):
-                self._first_soft[place] = len(self.soft_tokens)
+                first = len(self.soft_tokens)
                 self.soft_tokens += self._soft_tokens(part)
+                self._soft_numbers[place] = range(first, len(self.soft_tokens))
 
     def encode(
         self,
@@ -242,13 +243,12 @@ class PromptEncoder:
         return self._finished(run, segment)
 
     def _soft(self, place: int, segment: int) -> _Run:
-        part = self.template.parts[place]
-        assert isinstance(part, Soft)
-        first, length = self._first_soft[place], len(self._soft_tokens(part))
+        numbers = self._soft_numbers[place]
+        length = len(numbers)
         unknown, padding = self.tokenizer.unk_token_id, self.tokenizer.pad_token_id
         blank = self._blank(unknown if unknown is not None else padding or 0, segment)
         run = _Run({name: [value] * length for name, value in blank.items()}, [TEMPLATE] * length)
-        run.features["soft_index"] = list(range(first, first + length))
+        run.features["soft_index"] = list(numbers)
         return run
 
     def _finished(self, run: _Run, segment: int | None) -> _Run:

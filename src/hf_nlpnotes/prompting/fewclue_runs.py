@@ -155,6 +155,7 @@ def few_shot(
     *,
     batch_size: int = 32,
     advance: Advance = lambda _: None,
+    **loading: Any,
 ) -> Run:
     """Train a model on a split of a task and test it.
 
@@ -173,6 +174,8 @@ def few_shot(
             Texts at a time in the test.
         advance (`Callable`, *optional*):
             Told of the texts of every step and of every batch of the test.
+        **loading:
+            For every `from_pretrained`: `revision`, `trust_remote_code`.
 
     Raises:
         `ValueError`: there is no such split, or the prompt does not suit the model.
@@ -182,7 +185,7 @@ def few_shot(
         raise ValueError(f"{task.name} has no training split {split!r}; there are: {', '.join(task.splits)}.")
     rows = task.splits[split]
     set_seed(seed)
-    prompted = prompted_model(model, task, options.max_length)
+    prompted = prompted_model(model, task, options.max_length, **loading)
     prompted.calibrate(rows, batch_size)
     _train(prompted, rows, seed, options, advance)
     labels, predicted = prompted.prompt.labels, []
@@ -193,12 +196,13 @@ def few_shot(
     return Run(split, seed, len(rows), accuracy(predicted, _labels(task.test)))
 
 
-def prompted_model(model: str, task: FewClueTask, max_length: int | None = None) -> Any:
+def prompted_model(model: str, task: FewClueTask, max_length: int | None = None, **loading: Any) -> Any:
     """The model in the task's prompt with the first word of each label that its vocabulary can spell."""
-    words = spelled_words(task, AutoTokenizer.from_pretrained(model))
+    tokenizer = AutoTokenizer.from_pretrained(model, **loading)
+    words = spelled_words(task, tokenizer)
     first = {label: next(iter(spelled)) for label, spelled in words.items()}
     config = PromptConfig(template=task.template, verbalizer=first, max_length=max_length)
-    return PromptForSequenceClassification.from_pretrained(model, config=config)
+    return PromptForSequenceClassification.from_pretrained(model, config=config, tokenizer=tokenizer, **loading)
 
 
 def result_of(task: FewClueTask, zero: float | None = None, runs: Sequence[Run] = ()) -> TaskResult:

@@ -34,7 +34,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from .collating import DataCollatorForPrompts, bind_templates
 from .config import PROMPT_FILE, PromptConfig
-from .predictions import predict_masks
+from .predictions import predict_masks, without_dropout
 from .scoring import accepted_inputs, centred_scores, longest_input
 from .second_look import second_look
 from .soft_prompts import (
@@ -276,21 +276,22 @@ class PromptForSequenceClassification(PreTrainedModel):
 
         Returns:
             `torch.Tensor` of shape `(examples, labels)`, float32 on the CPU; a softmax gives probabilities.
+
+        Raises:
+            `ValueError`: a batch size below 1, or a missing column.
         """
         return self._predict(examples, batch_size, self.prompt.rerank)
 
     def _predict(self, examples: Sequence[Mapping[str, Any]], batch_size: int, rerank: int | None) -> torch.Tensor:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be a positive whole number, got {batch_size!r}.")
         collator = self.data_collator()
         encoded = [collator.encode(example) for example in examples]
-        training = self.training
-        self.eval()
-        try:
+        with without_dropout(self):
             scores = self._first_look(collator, encoded, batch_size)
             if rerank is None or not encoded:
                 return scores
             return second_look(self, collator, encoded, scores, rerank, batch_size)
-        finally:
-            self.train(training)
 
     def _first_look(self, collator: DataCollatorForPrompts, encoded: Sequence[Any], batch_size: int) -> torch.Tensor:
         """Scores as in training, of shape (examples, labels)."""
@@ -320,7 +321,7 @@ class PromptForSequenceClassification(PreTrainedModel):
             The bias, of shape `(labels,)`.
 
         Raises:
-            `ValueError`: there is no example.
+            `ValueError`: there is no example, or a batch size below 1.
         """
         if not examples:
             raise ValueError("There is no example to calibrate on: give some texts, about as many of each label.")
@@ -343,6 +344,17 @@ class PromptForSequenceClassification(PreTrainedModel):
             raise ValueError(f"The prompt has the labels {list(prompt.labels)}, the model {list(self.prompt.labels)}.")
         self.prompt = self.prompt.replace(bias=prompt.bias)
         self.label_bias.copy_(prompt.bias_tensor())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # Weights and bias of the labels stay float32 where the network goes to 16 bits: scores are, and the bias is
+        # saved.
+        exact = {name: self._buffers[name] for name in ("word_weights", "label_bias")}
+        super()._apply(fn, recurse)
+        for name, value in exact.items():
+            moved = self._buffers[name]
+            if value is not None and moved is not None and moved.dtype != value.dtype:
+                self._buffers[name] = value.to(moved.device)
+        return self
 
     # -------------------------------------------------------------------------------------------- saving and loading
 
@@ -391,11 +403,16 @@ class PromptForSequenceClassification(PreTrainedModel):
         hub = {option: kwargs[option] for option in _HUB_OPTIONS if option in kwargs}
         config = PromptConfig.from_pretrained(name, **hub) if config is None else config
         adapter = find_adapter_config_file(name, **hub)
-        source = _model_of(name, config, adapter, hub)
-        masked_lm = AutoModelForMaskedLM.from_pretrained(source, **{"dtype": torch.float32, **kwargs})
+        source, revision = _model_of(name, config, adapter, hub)
+        # Where a folder or repository names another one, its revision and subfolder are not those of the other.
+        there = {} if source == name else {"revision": revision, "subfolder": ""}
+        options = {"dtype": torch.float32, **kwargs, **there}
+        masked_lm = AutoModelForMaskedLM.from_pretrained(source, **options)
         if tokenizer is None:
-            own = _found(name, "tokenizer_config.json", hub)
-            tokenizer = AutoTokenizer.from_pretrained(name if own else source, **hub)
+            own = source == name or _found(name, "tokenizer_config.json", hub)
+            place = hub if own else {**hub, **there}
+            code = {key: value for key, value in kwargs.items() if key == "trust_remote_code"}
+            tokenizer = AutoTokenizer.from_pretrained(name if own else source, **place, **code)
         model = cls(masked_lm, config, tokenizer)
         if model.soft_prompt is not None and (path := _found(name, SOFT_FILE, hub)) and adapter is None:
             load_tensors(path, model.soft_prompt.state_dict(keep_vars=True))
@@ -517,21 +534,22 @@ class PromptForSequenceClassification(PreTrainedModel):
         return experts_implementation
 
 
-def _model_of(name: str, config: PromptConfig, adapter: str | None, hub: Mapping[str, Any]) -> str:
-    """The name of the masked language model that a folder or repository is about."""
+def _model_of(name: str, config: PromptConfig, adapter: str | None, hub: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The name of the masked language model that a folder or repository is about, and its revision if it says one."""
     if adapter is not None:
         from peft import PeftConfig
 
-        base = PeftConfig.from_pretrained(name, **hub).base_model_name_or_path
+        stored = PeftConfig.from_pretrained(name, **hub)
+        base = stored.base_model_name_or_path
         if not base and not config.model:
             raise ValueError(
                 f'The adapter of {name} does not say which model it is for: add "model" to its {PROMPT_FILE}.'
             )
-        return str(config.model or base)
+        return (config.model, None) if config.model else (str(base), stored.revision)
     if _found(name, CONFIG_NAME, hub):
-        return name
+        return name, hub.get("revision")
     if config.model:
-        return config.model
+        return config.model, None
     raise ValueError(
         f'{name} has no weights, and its {PROMPT_FILE} does not name a model: add "model", such as'
         ' "model": "hfl/chinese-roberta-wwm-ext".'

@@ -157,7 +157,7 @@ _NO_SUCH_HEAD = (AssertionError, AttributeError, IndexError, RuntimeError, TypeE
 def _find_path(
     model: Any, row: Mapping[str, torch.Tensor], positions: torch.Tensor
 ) -> tuple[Path, OutputEmbedding | None]:
-    with torch.no_grad(), _without_dropout(model):
+    with torch.no_grad(), without_dropout(model):
         expected = _full(model, row, positions)
         if encoder_of(model) is model:
             return "full", None
@@ -189,7 +189,7 @@ def _find_narrowing(model: Any, row: Mapping[str, torch.Tensor], positions: torc
     first = positions[:, :1] % (length - 1)
     asked = torch.cat([first, (first + 1) % (length - 1)], dim=1).expand(2, 2)
     trials = [(row, positions), (rows, asked)]
-    with _without_dropout(model):
+    with without_dropout(model):
         expected = [_gathered_logits(model, inputs, places) for inputs, places in trials]
 
         def says_the_same(narrowing: Narrowing) -> bool:
@@ -281,8 +281,15 @@ def _gathering(
 
 
 @contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[None]:
-    """Dropout would make any two runs differ."""
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Inside the `with` block no module is in training; each is what it was afterwards.
+
+    With dropout any two runs differ.
+
+    Args:
+        model (`nn.Module`):
+            The model.
+    """
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False

@@ -130,7 +130,10 @@ class SoftPrompt(nn.Module):
                     ids = torch.randint(len(table), (1, part.length or 0)).to(table.device)
                     vectors.append(input_embeddings(model, {"input_ids": ids, **_no_pinyin(model, ids)})[0])
                 else:
-                    encoded = tokenizer(part.text, add_special_tokens=False, return_tensors="pt")
+                    # As `PromptEncoder` reads them: "[SEP]" is three pieces of text.
+                    encoded = tokenizer(
+                        part.text, add_special_tokens=False, split_special_tokens=True, return_tensors="pt"
+                    )
                     inputs = {name: value.to(table.device) for name, value in encoded.items()}
                     vectors.append(input_embeddings(model, inputs)[0])
         return cls(torch.cat(vectors))

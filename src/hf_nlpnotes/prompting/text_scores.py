@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .encoding import PromptEncoder
+from .predictions import without_dropout
 from .scoring import WordScores, accepted_inputs, longest_input, mask_positions
 from .template import Template
 from .verbalizer import Verbalizer, group_words
@@ -45,9 +46,12 @@ def score_texts(
         `WordScores` of shape `(N, W)`, on the CPU.
 
     Raises:
-        `ValueError`: a word twice or not spelled by the vocabulary, a template with soft tokens, a missing column.
+        `ValueError`: a word twice or not spelled by the vocabulary, a template with soft tokens, a missing column, a
+            batch size below 1.
         `TypeError`: a text that is neither a string nor a mapping of strings.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be a positive whole number, got {batch_size!r}.")
     template = template if isinstance(template, Template) else Template(template)
     limits = [limit for limit in (max_length, longest_input(model, tokenizer)) if limit is not None]
     encoder = PromptEncoder(template, tokenizer, min(limits, default=None))
@@ -65,21 +69,16 @@ def score_texts(
     scorer = WordScorer(model, groups, len(words))
     shape = (len(texts), len(words))
     log_probs, centred = torch.zeros(shape), torch.zeros(shape)
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for start in range(0, len(rows), batch_size):
-                part = rows[start : start + batch_size]
-                inputs = _padded([encoding for _, encoding in part], tokenizer, model.device)
-                positions, counts = mask_positions(inputs["label_mask"])
-                scores = scorer(accepted_inputs(model, inputs), positions, counts)
-                places = torch.tensor([place for place, _ in part])
-                # Words of other lengths than a row's are 0: the rows of a text add up.
-                log_probs.index_add_(0, places, scores.log_probs.cpu().float())
-                centred.index_add_(0, places, scores.centred.cpu().float())
-    finally:
-        model.train(training)
+    with torch.no_grad(), without_dropout(model):
+        for start in range(0, len(rows), batch_size):
+            part = rows[start : start + batch_size]
+            inputs = _padded([encoding for _, encoding in part], tokenizer, model.device)
+            positions, counts = mask_positions(inputs["label_mask"])
+            scores = scorer(accepted_inputs(model, inputs), positions, counts)
+            places = torch.tensor([place for place, _ in part])
+            # Words of other lengths than a row's are 0: the rows of a text add up.
+            log_probs.index_add_(0, places, scores.log_probs.cpu().float())
+            centred.index_add_(0, places, scores.centred.cpu().float())
     return WordScores(log_probs, centred)
 
 

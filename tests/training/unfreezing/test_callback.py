@@ -251,6 +251,27 @@ def test_best_weights_of_each_phase(worker, tmp_path, metric, given) -> None:
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_best_weights_go_into_the_checkpoints_of_a_trial(worker, tmp_path) -> None:
+    """A search for hyperparameters has a folder for each trial, of which callbacks are not told."""
+
+    class Search(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            state.is_hyper_param_search = True
+
+    schedule = UnfreezingSchedule((Phase("a", ("head",)), Phase("b", ("*",), Step(2))))
+    run = worker.trainer(
+        worker.build(),
+        worker.arguments(tmp_path, **{**EVALUATE, "max_steps": 4, "save_strategy": "steps", "save_steps": 1}),
+        [Search(), Unfreezing(schedule, restore_best=True)],
+        eval_dataset=worker.examples(8, seed=1),
+    )
+    run._get_output_dir = lambda trial: str(tmp_path / "run-0")
+    run.train()
+    kept = {path.parts[-3] for path in tmp_path.glob("run-0/checkpoint-*/best_of_phase/step-*.safetensors")}
+    assert kept == {f"checkpoint-{step}" for step in range(1, 5)}
+    assert [path.name for path in tmp_path.iterdir()] == ["run-0"]
+
+
 def test_a_phase_can_end_the_training(worker, tmp_path) -> None:
     schedule = UnfreezingSchedule((Phase("a", ("head",)), Phase("b", ("*",), Step(2), stop=Plateau(patience=2))))
     values = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])

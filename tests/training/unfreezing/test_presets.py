@@ -90,6 +90,7 @@ def test_lisa_keeps_embeddings_and_head() -> None:
     ("phase_steps", "starts"),
     [
         (None, [Step(0), Epoch(1), Epoch(2)]),
+        (1, [Step(0), Step(1), Step(2)]),
         (7, [Step(0), Step(7), Step(14)]),
         (0.2, [Step(0), Fraction(0.2), Fraction(0.4)]),
     ],

@@ -66,6 +66,7 @@ def test_parameters_of_each_step() -> None:
     layers = {"l.0.w", "l.0.b", "l.1.w", "l.1.b"}
     assert trained == [{"h.w"}] * 2 + [{"h.w"} | layers] * 2 + [{"h.w", "e.word"} | layers] * 2
     assert schedule.parameters_ever(GROUPS) == {"h.w", "e.word"} | layers
+    assert [schedule.parameters_ever(GROUPS, i) for i in range(3)] == trained[::2]
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
@@ -137,6 +138,7 @@ def test_nan_is_no_improvement_and_never_the_best() -> None:
     assert best_measurement(values, "min") == (2, 0.5)
     assert best_measurement([(1, math.nan)], "min") is None
     assert best_measurement([(1, 0.5), (2, 0.7), (3, 0.7)], "max") == (2, 0.7)
+    assert best_measurement([(1, 0.5), (2, 0.3), (3, 0.3)], "min") == (2, 0.3)
 
 
 def test_rates_rise_anew_in_a_phase() -> None:

@@ -24,6 +24,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_nlpnotes.layers.layer_discovery import LayerGroup, layer_groups
+from hf_nlpnotes.training.checkpoint_tensors import checkpoint_folder
 from hf_nlpnotes.training.loss_scaling import warn_of_wrong_loss_scaling
 
 from .best_weights import BestWeights
@@ -171,7 +172,7 @@ class Unfreezing(TrainerCallback):
         self._check_run(schedule, progress, args, speaks=state.is_world_process_zero)
         if self._metric:
             self._best = BestWeights(_folder(args), writes=state.is_world_process_zero)
-            self._resume_best(progress, _folder(args) / f"checkpoint-{state.global_step}")
+            self._resume_best(progress, checkpoint_folder(args, state))
         self._enter(model, progress)
 
     def on_step_begin(
@@ -263,7 +264,7 @@ class Unfreezing(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Put the best weights of the phase into the checkpoint."""
         if self._best is not None and self._kept_step is not None:
-            self._best.link_into(_folder(args) / f"checkpoint-{state.global_step}", self._kept_step)
+            self._best.link_into(checkpoint_folder(args, state), self._kept_step)
 
     def on_train_end(
         self,

@@ -137,6 +137,25 @@ class TestLoss:
         assert crf(emissions, self.tags(), mask, reduction="sum") == losses.sum()
         assert crf(emissions, self.tags(), mask, reduction="token_mean") == losses.sum() / 11
 
+    @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32])
+    def test_whole_numbers_of_any_width(self, dtype):
+        crf, emissions, mask = random_crf(), random_emissions(), mask_of("holes")
+        tags = self.tags().masked_fill(mask == 0, -100)
+        assert crf(emissions, tags.to(dtype)) == crf(emissions, tags)
+
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    def test_second_derivatives_are_refused(self, algorithm):
+        """A gradient penalty would be wrong without a word: the part that comes through the CRF would be missing."""
+        crf, vectors = random_crf(algorithm=algorithm), random_emissions().requires_grad_()
+        classifier = torch.nn.Linear(3, 3).double()
+        loss = crf(classifier(vectors), self.tags())
+        (once,) = torch.autograd.grad(loss, vectors, create_graph=True)
+        torch.testing.assert_close(once, torch.autograd.grad(loss, vectors)[0])
+        penalty = once.square().sum()
+        for inputs in ([classifier.weight], [vectors], [crf.transitions]):
+            with pytest.raises(RuntimeError, match="has no second derivatives here"):
+                torch.autograd.grad(penalty, inputs, retain_graph=True)
+
     def test_ignored_tags_are_left_out_as_by_the_mask(self):
         crf, emissions, mask = random_crf(), random_emissions(), mask_of("holes")
         ignored = self.tags().masked_fill(mask == 0, -100)

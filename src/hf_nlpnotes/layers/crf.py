@@ -151,6 +151,7 @@ class ConditionalRandomField(nn.Module):
             raise ValueError(f"reduction must be 'none', 'sum', 'mean' or 'token_mean', got {reduction!r}")
         self._check_shapes(emissions, mask)
         self._check_tags(emissions, tags)
+        tags = tags.long()  # of narrower numbers torch makes no index
         counts = tags != IGNORED
         chains = self._chains(emissions, counts if mask is None else counts & (mask != 0))
         if chains.order is not None:

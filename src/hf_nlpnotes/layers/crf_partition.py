@@ -83,7 +83,7 @@ def log_partition(
     algorithm: Algorithm = "sequential",
     mixing_steps: int | None = 1,
 ) -> torch.Tensor:
-    """Log Z of each sequence; differentiable by the emissions and by the scores of neighbours.
+    """Log Z of each sequence; differentiable by the emissions and by the scores of neighbours, once.
 
     Args:
         emissions: (batch, seq, num_tags), float32 or float64.
@@ -187,25 +187,37 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -
     ctx.set_materialize_grads(False)
     ctx.of_emissions = tensors[0].requires_grad
     ctx.options = None if wanted else (algorithm, mixing_steps)
-    ctx.save_for_backward(tensors[-1], *((unary, pairs) if wanted else tensors[:-1]))
+    ctx.save_for_backward(*tensors, *((unary, pairs) if wanted else ()))
 
 
 def _backward(ctx: Any, gradient: torch.Tensor | None, *_: Any) -> tuple[torch.Tensor | None, ...]:
     if gradient is None:
         return (None,) * 8
-    lengths, *kept = ctx.saved_tensors
-    unary, pairs = kept if ctx.options is None else _operator(*kept, lengths, *ctx.options, True)[1:]
+    *scores, lengths = ctx.saved_tensors[:5]
+    kept = ctx.saved_tensors[5:]
+    unary, pairs = kept if ctx.options is None else _operator(*scores, lengths, *ctx.options, True)[1:]
     last = (lengths - 1)[:, None, None].expand(-1, 1, unary.shape[-1])
-    return (
-        gradient[:, None, None] * unary if ctx.of_emissions else None,
-        torch.tensordot(gradient, pairs, 1),
-        gradient @ unary[:, 0],
-        gradient @ unary.gather(1, last)[:, 0],
-        None,
-        None,
-        None,
-        None,
-    )
+    of_emissions = gradient[:, None, None] * unary if ctx.of_emissions else None
+    of_start, of_end = gradient @ unary[:, 0], gradient @ unary.gather(1, last)[:, 0]
+    found = (of_emissions, torch.tensordot(gradient, pairs, 1), of_start, of_end)
+    if torch.is_grad_enabled():  # create_graph=True
+        found = tuple(one if one is None else _FirstDerivative.apply(one, *scores) for one in found)
+    return (*found, None, None, None, None)
+
+
+class _FirstDerivative(torch.autograd.Function):
+    """A derivative, and the scores that it depends on: autograd has no record of how, and may not take it for none."""
+
+    @staticmethod
+    def forward(_: Any, derivative: torch.Tensor, *_scores: torch.Tensor) -> torch.Tensor:
+        return derivative.view_as(derivative)
+
+    @staticmethod
+    def backward(_: Any, *_gradients: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError(
+            "The partition function of a CRF has no second derivatives here: leave its loss out of what is "
+            "differentiated twice (gradient penalties, Hessians), or take differences of its first derivatives"
+        )
 
 
 _operator.register_autograd(_backward, setup_context=_keep)

@@ -369,6 +369,23 @@ class TestExport:
         expected.loss.backward()
         torch.testing.assert_close(compiled_gradient, model.crf.transitions.grad)
 
+    def test_compiled_with_windows_without_labels(self, bert_folder):
+        """None of the tags that would fill them in may count: the first one cannot even stand alone."""
+        torch.compiler.reset()
+        model = build(bert_folder, constraints=([[1] * 5] * 5, [0, 0, 1, 1, 1], [1, 0, 0, 1, 1]))
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        for without in ([1], [0, 2], [0, 1, 2]):
+            targets = labels().masked_fill(labels() == 0, 4)
+            targets[:, 1] = 4
+            targets[without] = -100
+            gradients = []
+            for way in (model, compiled):
+                loss = way(**batch(), labels=targets).loss
+                gradients.append(torch.autograd.grad(loss, list(model.parameters()), allow_unused=True))
+                assert loss.item() == pytest.approx(model(**batch(), labels=targets).loss.item(), rel=1e-6)
+            for mine, theirs in zip(*gradients, strict=True):
+                torch.testing.assert_close(mine, theirs)
+
     def test_onnx_export_of_the_emissions(self, bert_folder, tmp_path):
         onnxruntime = pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
@@ -391,6 +408,18 @@ class TestExport:
         np.testing.assert_allclose(logits, expected.numpy(), rtol=0, atol=1e-5)
         # What is decoded from them needs the CRF alone.
         assert model.decode(torch.from_numpy(logits)) == model.decode(expected)
+
+
+@pytest.mark.parametrize("name", ["output_hidden_states", "output_attentions"])
+def test_what_the_configuration_asks_for_is_given(bert_folder, tmp_path, name):
+    build(bert_folder).save_pretrained(tmp_path)
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path, attn_implementation="eager", **{name: True})
+    field = name.removeprefix("output_")
+    expected = model.encoder(**batch(), **{name: True})[field]
+    for found in (model(**batch()), model(**batch(), **{name: None})):
+        assert all(map(torch.equal, found[field], expected))
+        assert len(found[field]) == len(expected) > 0
+    assert getattr(model(**batch(), **{name: False}), field) is None
 
 
 def test_losses_stay_finite_in_a_long_text(bert_folder):

@@ -79,14 +79,19 @@ class CrfClassifier(nn.Module):
 
     def _loss(self, emissions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         labels = labels.to(emissions.device)
-        if not torch.compiler.is_compiling():
-            # A window of a text may have no labels of its own: no sequence, and nothing to learn.
-            labelled = (labels != IGNORED).any(1)
-            if not bool(labelled.all()):
-                if not bool(labelled.any()):
-                    # 0, yet of all parameters: no process of several may leave out a gradient.
-                    return sum((parameter.sum() for parameter in self.crf.parameters()), emissions.sum()) * 0.0
-                emissions, labels = emissions[labelled], labels[labelled]
+        # A window of a text may have no labels of its own: no sequence, and nothing to learn.
+        labelled = (labels != IGNORED).any(1)
+        if torch.compiler.is_compiling():
+            # A graph leaves no rows out: such a one gets a label that may stand alone, and its loss does not count.
+            alone = (self.crf.allowed_start & self.crf.allowed_end).int().argmax()
+            first = torch.arange(labels.shape[1], device=labels.device) == 0
+            labels = torch.where(~labelled[:, None] & first, alone, labels)
+            return self.crf(emissions, labels, reduction="none").where(labelled, 0).sum()
+        if not bool(labelled.all()):
+            if not bool(labelled.any()):
+                # 0, yet of all parameters: no process of several may leave out a gradient.
+                return sum((parameter.sum() for parameter in self.crf.parameters()), emissions.sum()) * 0.0
+            emissions, labels = emissions[labelled], labels[labelled]
         loss: torch.Tensor = self.crf(emissions, labels, reduction="sum")
         return loss
 
@@ -220,6 +225,11 @@ class CrfForTokenClassification(AroundEncoderPreTrainedModel):
         Raises:
             ValueError: labels that the CRF refuses, or `text_classes` for a model without such classes.
         """
+        for name in ("output_attentions", "output_hidden_states"):
+            if kwargs.get(name) is None and getattr(
+                self.config, name
+            ):  # the encoder knows its own configuration alone
+                kwargs[name] = True
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
         # Not all encoders know all of these, and none misses one that is None.
         inputs = {name: value for name, value in inputs.items() if value is not None}

@@ -237,6 +237,13 @@ class TestEncoders:
         without = {**inputs, "pinyin_ids": torch.zeros_like(inputs["pinyin_ids"])}
         assert not torch.allclose(model(**inputs).logits, model(**without).logits)
 
+    @pytest.mark.parametrize("device_map", [{"embeddings": "cpu", "encoder": "disk"}, {"": "disk"}])
+    def test_an_encoder_that_is_not_in_one_place_is_refused(self, bert_folder, tmp_path, device_map):
+        with pytest.raises(ValueError, match=r"device_map put the encoder on .*meta.*: leave device_map out"):
+            CrfForTokenClassification.from_encoder(bert_folder, device_map=device_map, offload_folder=tmp_path)
+        in_one_place = CrfForTokenClassification.from_encoder(bert_folder, device_map={"": "cpu"})
+        assert in_one_place.device.type == "cpu"
+
     def test_an_encoder_decoder_is_refused(self, tmp_path):
         T5Config(d_model=16, num_layers=1, num_heads=1, d_kv=16, d_ff=16, vocab_size=20).save_pretrained(tmp_path)
         with pytest.raises(ValueError, match="encoder-decoder"):

@@ -75,13 +75,14 @@ def load_encoder(
         **kwargs: For `from_pretrained`.
 
     Raises:
-        ValueError: it is an encoder-decoder.
+        ValueError: it is an encoder-decoder, or a `device_map` put it on several devices or out of memory.
     """
     config, kwargs = AutoConfig.from_pretrained(pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs)
     own: Any = model_class.config_class
     if isinstance(config, own):
         loaded: Any = model_class.from_pretrained(pretrained_model_name_or_path, config=config, **kwargs)
         encoder: PreTrainedModel = loaded.encoder_model
+        _check_one_device(encoder)
         return encoder
     if config.is_encoder_decoder:
         raise ValueError(
@@ -89,7 +90,18 @@ def load_encoder(
             "stands on an encoder alone"
         )
     kwargs = {**_without_pooler(config), **kwargs}
-    return AutoModel.from_pretrained(pretrained_model_name_or_path, config=config, **kwargs)
+    encoder = AutoModel.from_pretrained(pretrained_model_name_or_path, config=config, **kwargs)
+    _check_one_device(encoder)
+    return encoder
+
+
+def _check_one_device(encoder: PreTrainedModel) -> None:
+    devices = sorted({str(parameter.device) for parameter in encoder.parameters()})
+    if devices == ["meta"] or len(devices) > 1:
+        raise ValueError(
+            f"device_map put the encoder on {', '.join(devices)} (meta: out of memory, for a while), and a new head "
+            "needs it in one place: leave device_map out, and give it to from_pretrained once the whole model is saved"
+        )
 
 
 def _without_pooler(config: Any) -> dict[str, bool]:

@@ -445,6 +445,8 @@ def test_ready_words_are_those_that_the_vocabulary_can_spell(
         (["国足"] * 2, {"candidate_labels": [["体育"], ["财经"]], "calibration": "batch"}, ValueError, "same labels"),
         (["国足"] * 2, {"candidate_labels": [["体育"], ["财经"]], "prior_weight": 1}, ValueError, "same labels"),
         ("国足", {"bias": {"体育": 1.0}}, ValueError, "no value for the label '财经'"),
+        ("国足", {"bias": {"体育": 1.0, "财经": "x"}}, TypeError, "bias is one number a label, got"),
+        (["国足"] * 2, {"calibration": "prior", "label_prior": "ab"}, TypeError, "one number a label, got"),
         ("国足", {"batch_size": 0.5}, ValueError, "batch_size must be a positive whole number, got 0.5"),
         ("国足", {"batch_size": 0}, ValueError, "batch_size must be a positive whole number, got 0"),
         ({"text": None}, {}, TypeError, "column 'text' holds None"),

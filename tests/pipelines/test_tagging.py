@@ -434,6 +434,11 @@ class TestRefusals:
             ({"text": "我", "label": "x"}, {}, "columns"),
             ({"text": "我", "predicates": [(0, 2)]}, {}, "does not lie in the input"),
             ({"text": "我", "predicates": [0]}, {}, r"\[start, end\)"),
+            ({"text": "我", "predicates": [(0.0, 1.0)]}, {}, "two whole numbers, got"),
+            ({"text": "我", "predicates": ["ab"]}, {}, "two whole numbers, got 'ab'"),
+            ({"text": "我", "predicate": None}, {}, "two whole numbers, got None"),
+            ("我", {"delimiter": None}, "delimiter is what stands between words"),
+            ("我", {"is_split_into_words": "yes"}, "is_split_into_words is True or False"),
             ("我", {"view": "trees"}, "view must be one of entities"),
             ("我", {"decoding": "beam"}, "decoding must be"),
             ("我", {"units": "bytes"}, "units must be"),
@@ -457,6 +462,8 @@ class TestRefusals:
             tag("我", aggregation_strategy="simple")
         with pytest.raises(TypeError, match="a text is a string"):
             tag([3])
+        with pytest.raises(TypeError, match="predicates are a list of"):
+            tag({"text": "我", "predicates": None})
 
     def test_labels_that_fit_no_scheme_are_told_at_once(self, tokenizer):
         with pytest.raises(ValueError, match="fit"):

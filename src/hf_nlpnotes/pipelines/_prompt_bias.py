@@ -101,4 +101,7 @@ def given_bias(bias: Mapping[str, float], labels: LabelSet) -> torch.Tensor:
             f"The bias has no value for the label {missing[0]!r}, only for {list(bias)}: give one for every label, or"
             " choose a calibration, which measures it."
         )
-    return torch.tensor([bias[node] for node in labels.paths.nodes], dtype=torch.float64)
+    try:
+        return torch.tensor([float(bias[node]) for node in labels.paths.nodes], dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"The bias is one number a label, got {dict(bias)}.") from None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -126,10 +127,14 @@ def _predicates(
 ) -> list[tuple[int, int]] | None:
     if "predicates" not in columns and "predicate" not in columns:
         return None
+    listed = columns["predicates"] if "predicates" in columns else [columns["predicate"]]
+    if isinstance(listed, str) or not isinstance(listed, Iterable):
+        raise TypeError(f"predicates are a list of [start, end) in the input, got {listed!r}")
     found = []
-    for given in columns.get("predicates", [columns.get("predicate")]):
-        if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
-            raise ValueError(f"a predicate is given as [start, end) in the input, got {given!r}")
+    for given in listed:
+        is_pair = isinstance(given, Sequence) and len(given) == 2
+        if not is_pair or not all(isinstance(place, Integral) for place in given):
+            raise ValueError(f"a predicate is given as [start, end) in the input, two whole numbers, got {given!r}")
         start, end = given
         limit = len(pieces) if by_words else len(text)
         if not 0 <= start < end <= limit:

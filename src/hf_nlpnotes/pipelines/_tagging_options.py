@@ -44,6 +44,10 @@ class TaggingOptions:
         check_count("top_n", self.top_n, 1)
         check_count("stride", self.stride, 0)
         check_count("max_length", self.max_length, 1)
+        if not isinstance(self.is_split_into_words, bool):
+            raise ValueError(f"is_split_into_words is True or False, got {self.is_split_into_words!r}")
+        if not isinstance(self.delimiter, str):
+            raise ValueError(f"delimiter is what stands between words, a string, got {self.delimiter!r}")
         for name in ("force_words", "combine_words"):
             words = getattr(self, name)
             if words is not None and not isinstance(words, UserDictionary):

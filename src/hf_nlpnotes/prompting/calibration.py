@@ -115,6 +115,7 @@ def label_prior_tensor(
 
     Raises:
         `ValueError`: a label without a value, a value without a label, or one that is not positive.
+        `TypeError`: a value that is no number.
     """
     if label_prior is None:
         return torch.full((len(labels),), 1 / len(labels), dtype=torch.float64)
@@ -131,7 +132,10 @@ def label_prior_tensor(
         values = list(label_prior)
         if len(values) != len(labels):
             raise ValueError(f"label_prior has {len(values)} values for {len(labels)} labels {list(labels)}.")
-    prior = torch.tensor(values, dtype=torch.float64)
+    try:
+        prior = torch.tensor([float(value) for value in values], dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"label_prior is one number a label, got {values}.") from None
     if not bool((prior > 0).all() & prior.isfinite().all()):
         raise ValueError(f"label_prior must be positive, got {values}.")
     return prior / prior.sum()

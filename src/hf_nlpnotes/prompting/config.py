@@ -114,8 +114,9 @@ class PromptConfig(PushToHubMixin):
             _check_number("prior_weight", self.prior_weight)
         if self.scoring is not None and self.scoring not in SCORINGS:
             raise ValueError(f"scoring must be one of {', '.join(SCORINGS)}, got {self.scoring!r}.")
-        if self.model is not None and not (isinstance(self.model, str) and self.model.strip()):
-            raise ValueError(f"model must be a name, got {self.model!r}: leave it out where there is none.")
+        model: Any = self.model  # a file may hold anything
+        if model is not None and not (isinstance(model, str) and model.strip()):
+            raise ValueError(f"model must be a name, got {model!r}: leave it out where there is none.")
         for name in ("rerank", "max_length"):
             _check_count(name, getattr(self, name))
 

@@ -5,6 +5,7 @@ import torch
 from transformers import BertConfig, TrainerControl, TrainerState, TrainingArguments
 
 from hf_nlpnotes.pretraining import AllTokensAtTheEnd, MuonAdamW, PretrainingTrainer, SampledBertForMaskedLM
+from hf_nlpnotes.pretraining import trainer as trainer_module
 
 
 @pytest.fixture
@@ -51,6 +52,18 @@ def test_evaluation_and_optimizer(model, tmp_path, muon):
     inner = trainer.optimizer.optimizer if hasattr(trainer.optimizer, "optimizer") else trainer.optimizer
     assert isinstance(inner, MuonAdamW) == muon
     assert seen == [5] * 6 + [None] * 2
+
+
+def test_other_processes_take_the_figures_of_the_first(model, tmp_path, monkeypatch):
+    """By which each of them chooses the best checkpoint and stops."""
+    monkeypatch.setattr(trainer_module, "broadcast_object_list", lambda own: [{"eval_single": 12.5}] if own else own)
+    monkeypatch.setattr(PretrainingTrainer, "is_world_process_zero", lambda _: False)
+    options = {"eval_strategy": "steps", "eval_steps": 8, "metric_for_best_model": "single"}
+    trainer = PretrainingTrainer(
+        model, arguments(tmp_path, **options), train_dataset=ROWS, measure=lambda: pytest.fail("not the first process")
+    )
+    trainer.train()
+    assert trainer.state.log_history[-2]["eval_single"] == 12.5
 
 
 def test_the_part_that_is_sampled_is_a_function_of_the_step(model, tmp_path):

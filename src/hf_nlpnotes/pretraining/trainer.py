@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]  # accelerate is not typed
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -17,7 +18,7 @@ class PretrainingTrainer(Trainer):
 
     Args:
         measure: gives the figures of the model as it is now, by name (`held_out.masked_accuracy`); called on the first
-            process alone. They are logged as ``eval_<name>``.
+            process alone, which tells the others. They are logged as ``eval_<name>``.
         muon: train with `muon_adamw`; else with what ``optim`` says.
         arguments: all others are those of `Trainer`; there is no `eval_dataset`.
     """
@@ -42,6 +43,8 @@ class PretrainingTrainer(Trainer):
         metrics: dict[str, float] = {}
         if self.is_world_process_zero():
             metrics = {f"eval_{name}": value for name, value in self.measure().items()}
+        # All processes choose the best checkpoint and stop early by the same figures.
+        (metrics,) = broadcast_object_list([metrics])
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

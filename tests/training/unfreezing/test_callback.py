@@ -265,7 +265,7 @@ def test_best_weights_go_into_the_checkpoints_of_a_trial(worker, tmp_path) -> No
         [Search(), Unfreezing(schedule, restore_best=True)],
         eval_dataset=worker.examples(8, seed=1),
     )
-    run._get_output_dir = lambda trial: str(tmp_path / "run-0")
+    run._get_output_dir = lambda *_, **__: str(tmp_path / "run-0")
     run.train()
     kept = {path.parts[-3] for path in tmp_path.glob("run-0/checkpoint-*/best_of_phase/step-*.safetensors")}
     assert kept == {f"checkpoint-{step}" for step in range(1, 5)}

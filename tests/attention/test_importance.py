@@ -1,6 +1,7 @@
 """Importance and ablation, against the same heads gated by hand in the weights of their output projection."""
 
 import copy
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -133,6 +134,27 @@ def test_another_model_with_the_same_config_keeps_its_heads(make_model: Any) -> 
         whole = other(**batch).logits
         with ablated(model, {0: range(HEADS)}):
             torch.testing.assert_close(other(**batch).logits, whole)
+
+
+@pytest.mark.parametrize("model_type", PROJECTIONS)
+def test_another_thread_on_the_model_changes_nothing(make_model: Any, model_type: str) -> None:
+    """It runs the whole model while this thread's forward stands between its first and its second layer."""
+    model, batch = classifier(make_model, model_type), batch_of()
+    with torch.no_grad():
+        whole, expected = model(**batch).logits, gated_by_hand(model, 1, [0, 3], 0)(**batch).logits
+    main, found = threading.current_thread(), []
+
+    def between(*_: Any) -> None:
+        if threading.current_thread() is main:
+            thread = threading.Thread(target=lambda: found.append(model(batch["input_ids"][:1]).logits.detach()))
+            thread.start()
+            thread.join()
+
+    first = PROJECTIONS[model_type].format(model.base_model_prefix, 0)
+    model.get_submodule(first).register_forward_hook(between)
+    with torch.no_grad(), ablated(model, {1: [0, 3]}):
+        torch.testing.assert_close(model(**batch).logits, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found[0], whole[:1], atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "bloom"])

@@ -8,6 +8,7 @@ Layers are numbered as in the maps of `capture_attention`: in the order in which
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -61,7 +62,8 @@ def ablated(model: nn.Module, heads: Mapping[int, Iterable[int]]) -> Iterator[No
         with ablated(model, {4: [3], 5: [0, 1]}):
             model(**inputs)
 
-    Blocks may be nested, and attention captured inside is that of the model without these heads.
+    Blocks may be nested, and attention captured inside is that of the model without these heads. In other threads the
+    model keeps them.
 
     Args:
         model: A model of transformers.
@@ -92,7 +94,7 @@ def ablated(model: nn.Module, heads: Mapping[int, Iterable[int]]) -> Iterator[No
 
 
 class _LayerCounter:
-    """Numbers the attention calls of one forward.
+    """Numbers the attention calls of one forward; those of other threads are not counted.
 
     In an encoder-decoder's generation the encoder runs once, on its own; every later forward begins with the decoder,
     whose layers go on counting from the encoder's last.
@@ -100,6 +102,7 @@ class _LayerCounter:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.thread = threading.get_ident()
         self.place = 0
         self.encoder_layers = 0
 
@@ -122,10 +125,13 @@ class _LayerCounter:
                 handle.remove()
 
     def _begin(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        self.place = self.encoder_layers if kwargs.get("encoder_outputs") is not None else 0
+        if threading.get_ident() == self.thread:
+            self.place = self.encoder_layers if kwargs.get("encoder_outputs") is not None else 0
 
     def _begin_encoder(self, *_: Any) -> None:
-        self.place = 0
+        if threading.get_ident() == self.thread:
+            self.place = 0
 
     def _end_encoder(self, *_: Any) -> None:
-        self.encoder_layers = self.place
+        if threading.get_ident() == self.thread:
+            self.encoder_layers = self.place

@@ -11,6 +11,7 @@ A softmax whose result multiplies no values (a router of experts, a head's proba
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -134,6 +135,7 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.running = running
         self.gate = gate
+        self.thread = threading.get_ident()  # a mode sees the calls of its own thread, a hook those of all
         self.batch = 1
         self.found: list[Softmax] = []
         self.products: Any = WeakTensorKeyDictionary()  # tensor -> the Product that it comes from
@@ -141,6 +143,8 @@ class _Watch(TorchFunctionMode):
 
     def take_batch(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note how many inputs a forward has, and forget the one before."""
+        if threading.get_ident() != self.thread:
+            return
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim()]
         self.batch = tensors[0].shape[0] if tensors else 1
         self.found.clear()

@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from hf_nlpnotes.models.chinesebert import ChineseBertTokenizer, PinyinTable
+from hf_nlpnotes.models.chinesebert.pinyin_reader_chinesebert import PinyinReader
 
 TEXTS = [
     "我在银行排队，他行走在大街上。",
@@ -274,6 +275,16 @@ class TestStoring:
             assert dict(other(LARGE)) == dict(tokenizer(LARGE))
             assert other.phrases == {"重庆": ["zhong4", "qing4"], "银": ["xing2"]}
             np.testing.assert_array_equal(other.default_pinyin_ids, tokenizer.default_pinyin_ids)
+
+    def test_a_vocabulary_trained_anew_keeps_the_readings(self, tokenizer) -> None:
+        own = PinyinTable(["", "xing2", "chang2"])
+        original = copy.deepcopy(tokenizer)
+        original._reader = PinyinReader(own, {"行长": ["xing2", "chang2"]})
+        trained = original.train_new_from_iterator([["行长", "我喜欢猫"]], 50)
+        assert trained.readings == own
+        assert trained.phrases == {"行长": ["xing2", "chang2"]}
+        assert trained("行长")["pinyin_ids"] == [0, 1, 2, 0]
+        assert len(trained) < len(original)
 
     def test_auto_tokenizer(self, tiny_chinesebert_folder: Path, tokenizer) -> None:
         auto = AutoTokenizer.from_pretrained(tiny_chinesebert_folder)

@@ -139,6 +139,17 @@ class ChineseBertTokenizer(BertTokenizer):
         """
         self._reader = PinyinReader(self._reader.table, {**self._reader.phrases, **phrases})
 
+    def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> ChineseBertTokenizer:
+        """As of `BertTokenizer`: a new vocabulary, trained on texts; the readings stay, and the phrases.
+
+        Args:
+            *args: As of `BertTokenizer`.
+            **kwargs: As of `BertTokenizer`.
+        """
+        trained: ChineseBertTokenizer = super().train_new_from_iterator(*args, **kwargs)
+        trained._reader = self._reader
+        return trained
+
     def decode_with_pinyin(
         self, input_ids: Any, pinyin_ids: Any, *, tone_marks: bool = True, skip_special_tokens: bool = False
     ) -> str | list[str]:

@@ -914,6 +914,21 @@ def test_a_trained_prompt_is_a_model(opinionated_folder: Path, tmp_path: Path) -
         pipeline("zero-shot-prompt", model=tuned, device="cpu")
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's
+def test_an_adapter_of_peft_may_be_around_the_model(opinionated_folder: Path) -> None:
+    """Its weights merged into the model's own are the oracle."""
+    peft = pytest.importorskip("peft")
+    tokenizer = AutoTokenizer.from_pretrained(opinionated_folder)
+    torch.manual_seed(0)
+    adapted = peft.get_peft_model(
+        AutoModelForMaskedLM.from_pretrained(opinionated_folder),
+        peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False),
+    )
+    found = ZeroShotPromptPipeline(model=adapted, tokenizer=tokenizer, device="cpu")(TEXTS, LABELS)
+    merged = adapted.merge_and_unload()
+    assert_same(found, ZeroShotPromptPipeline(model=merged, tokenizer=tokenizer, device="cpu")(TEXTS, LABELS), 1e-4)
+
+
 @pytest.mark.parametrize("template", [TEMPLATE, {"{text}，{label}": 2, "{label}：{text}": 1}])
 def test_a_stored_second_look_is_taken_everywhere(opinionated_folder: Path, tmp_path: Path, template: Any) -> None:
     """The pipeline's own, given by hand, is the oracle; two labels of several words, of one and two tokens."""

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, pipeline
 from transformers.modeling_outputs import TokenClassifierOutput
 
+from hf_nlpnotes.models.chinesebert import ChineseBertConfig, ChineseBertForTokenClassification
 from hf_nlpnotes.models.crf import CrfForTokenClassification
 from hf_nlpnotes.pipelines import SequenceTaggingPipeline
 from hf_nlpnotes.tagging import is_legal, scheme_labels, spans_to_tags, tagger_options, tags_to_spans
@@ -478,6 +479,23 @@ def test_saved_pipelines_load(tokenizer, tiny_chinesebert_folder, tmp_path):
     loaded = pipeline("sequence-tagging", model=str(tmp_path))
     assert isinstance(loaded, SequenceTaggingPipeline)
     assert loaded("北京大学") == tag("北京大学")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's
+def test_an_adapter_leaves_the_model_its_inputs(tokenizer):
+    """Pinyin and segments, which PEFT's own forward does not name: a fresh LoRA changes nothing."""
+    peft = pytest.importorskip("peft")
+    labels = scheme_labels(["ARG"], "IOB2")
+    config = ChineseBertConfig.from_pretrained(tokenizer.name_or_path, id2label=dict(enumerate(labels)))
+    torch.manual_seed(0)
+    model = ChineseBertForTokenClassification(config).eval()
+    inputs = ["银行的行长", {"text": "猫喜欢我", "predicates": [(1, 3)]}]
+    expected = ours(model, tokenizer, view="arguments")(inputs)
+    seen = []
+    model.register_forward_pre_hook(lambda _module, _args, given: seen.append(set(given)), with_kwargs=True)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="TOKEN_CLS", r=2))
+    assert ours(adapted, tokenizer, view="arguments")(inputs) == expected
+    assert all({"pinyin_ids", "token_type_ids"} <= names for names in seen)
 
 
 def test_the_stock_pipeline_works_on_our_models(tokenizer, tiny_chinesebert_folder):

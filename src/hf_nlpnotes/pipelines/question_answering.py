@@ -183,8 +183,7 @@ class ExtractiveQuestionAnsweringPipeline(Pipeline):
 
     def _forward(self, input_tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:  # type: ignore[override]
         model: Any = self.model
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's names no inputs
-        output = model(**accepted_inputs(base, input_tensors), return_dict=True)
+        output = model(**accepted_inputs(model, input_tensors), return_dict=True)
         if "start_logits" not in output or "end_logits" not in output:
             raise TypeError(
                 f"{type(model).__name__} gives {list(output)}, and no start_logits and end_logits: expected a model"

@@ -173,9 +173,10 @@ def accepted_inputs(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dic
 
     Args:
         model (`nn.Module`):
-            The model.
+            The model, also with adapters of PEFT around it.
         inputs (`Mapping[str, torch.Tensor]`):
             Inputs by name.
     """
-    names = inspect.signature(model.forward).parameters
+    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's own names few or none
+    names = inspect.signature(inner.forward).parameters
     return {name: value for name, value in inputs.items() if name in names}

@@ -121,6 +121,12 @@ def test_spans_are_those_of_the_scheme(scheme):
     assert found == expected
 
 
+def test_spans_beside_sentences_without_a_position():
+    decoder = TagDecoder.of(["O", "B-A", "I-A"])
+    types, starts, ends = decoder.spans(np.array([1, 2, 2]), [0, 2, 0, 1, 0])
+    assert [types.tolist(), starts.tolist(), ends.tolist()] == [[0, 0], [0, 2], [2, 3]]
+
+
 def test_batches_with_a_mask():
     logits = random_stream([24], LABELS).view(3, 8, -1)
     mask = torch.tensor([[0, 1, 1, 0, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1, 1, 0], [1, 0, 0, 0, 0, 0, 0, 0]])

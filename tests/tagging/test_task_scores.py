@@ -76,6 +76,9 @@ class TestPartialMatches:
             partial_matches([[]], [])
         with pytest.raises(ValueError, match="from 1 to 100; got 0"):
             partial_matches([[]], [[]], min_overlap=0)
+        for spans in ([[("A", 1, 1)]], [[("A", 1, 2)]]), ([[("A", 1, 2)]], [[("A", 2, 1)]]):
+            with pytest.raises(ValueError, match="has no token: expected start < end"):
+                partial_matches(*spans)
 
 
 class TestSegmentation:
@@ -229,6 +232,11 @@ class TestTrainerFunction:
         ids = [np.array([[labels.index(tag) for tag in spans_to_tags(spans, 6, scheme)]]) for spans in (gold, other)]
         scores = TaggingMetrics(labels)(EvalPrediction(ids[1], ids[0]))
         assert (scores["precision"], scores["recall"]) == (1.0, 2 / 3)
+
+    def test_the_number_of_a_label_can_stand_for_what_is_left_out(self):
+        metrics = TaggingMetrics(["O", "B-A", "I-A"], ignore_index=0)
+        scores = metrics(EvalPrediction(np.array([[1, 2, 1, 1]]), np.array([[1, 2, 0, 0]])))
+        assert scores == {"accuracy": 1.0, "precision": 1.0, "recall": 1.0, "f1": 1.0}
 
     def test_parts_of_speech_have_accuracy_alone(self):
         metrics = TaggingMetrics(["NN", "VV"])

@@ -192,7 +192,7 @@ class TagDecoder:
 
         Args:
             tags: (positions,), ids.
-            lengths: positions of each sentence, in order.
+            lengths: positions of each sentence, in order; a sentence may have none.
         """
         reading = _reading(self.labels, self.scheme)
         if not len(tags):
@@ -200,8 +200,8 @@ class TagDecoder:
             return Spans(empty, empty, empty)
         inside, goes_on = reading.inside[tags], np.zeros(len(tags), np.bool_)
         goes_on[1:] = reading.goes_on[tags[:-1], tags[1:]]
-        firsts = np.cumsum(lengths)[:-1]
-        goes_on[firsts] = False
+        firsts = np.cumsum(lengths)
+        goes_on[firsts[firsts < len(tags)]] = False
         starts = np.flatnonzero(inside & ~goes_on)
         # A span ends where the next position does not go on.
         ends = np.flatnonzero(inside & ~np.append(goes_on[1:], False)) + 1

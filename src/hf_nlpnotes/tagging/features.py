@@ -46,7 +46,7 @@ def prepare_tagging_features(
         words_column: name of the column of words.
         tags_column: name of the column of tags.
         subwords: which sub-words of a word are labelled, see `align_word_tags`.
-        max_length: tokens of a window, special tokens included; None: as many as the tokenizer says.
+        max_length: tokens of a window, special tokens included; None: as many as the tokenizer says, 512 at most.
         overlap: tokens that two neighbouring windows share.
         cut_spans: labels of a span that the edge of a window cuts: "keep" leaves them, so that a window may begin
             with an `I`; "ignore" makes them -100, as a CRF with constraints needs, for which such a window is

@@ -114,7 +114,7 @@ def partial_matches(
         min_overlap: per cent of the gold span that a prediction must cover to overlap it, 1 to 100.
 
     Raises:
-        ValueError: other numbers of sentences, or a percentage out of range.
+        ValueError: other numbers of sentences, a percentage out of range, or a span without a token.
     """
     if len(true) != len(pred):
         raise ValueError(f"true has {len(true)} sentences and pred {len(pred)}: expected as many")
@@ -123,6 +123,9 @@ def partial_matches(
     result = PartialMatches({schema: MatchCounts() for schema in SCHEMAS})
     for gold, predicted in zip(true, pred, strict=True):
         sides = [[Span(*span) for span in spans if types is None or span[0] in types] for spans in (gold, predicted)]
+        empty = next((span for side in sides for span in side if span.start >= span.end), None)
+        if empty is not None:
+            raise ValueError(f"{empty} has no token: expected start < end, the end being that after the last token")
         for schema in SCHEMAS:
             result.overall[schema].add(_match(sides[0], sides[1], schema, min_overlap))
         for name in sorted({span.type for side in sides for span in side}):

@@ -149,7 +149,7 @@ def _encode_ids(y_true: Any, y_pred: Any, labels: list[str], ignore_index: int) 
     if not true.size:
         raise ValueError(f"y_true has the shape {true.shape}: expected at least one token")
     keep = None
-    if _largest(true) >= len(labels):
+    if _largest(true) >= len(labels) or 0 <= ignore_index < len(labels):
         keep = true != ignore_index
         if not keep.any():
             raise ValueError(f"every position of y_true is {ignore_index}: no token is left to count")

@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "adapters": {"layers"},
     "pretraining": {"models"},
     "corpora": {"tagging"},
-    "recipes": {"corpora", "models", "tagging", "training", "question_answering"},
+    # The root has the embedded model's folder.
+    "recipes": {"corpora", "models", "pretraining", "tagging", "training", "question_answering", "__init__"},
     "pipelines": {"prompting", "tagging", "question_answering"},
     "evaluate_modules": {"tagging", "question_answering"},
     # A page around pipelines, which come in through `pipeline()`; the root has the embedded model's folder.

@@ -9,7 +9,7 @@ A room for each technique:
   `trainer`;
 - results: `held_out` (accuracy), `learning_curve`, `model_card`.
 
-`examples/pretrain_chinesebert.py` puts them together.
+`hf_nlpnotes.recipes.pretraining` puts them together.
 """
 
 from .every_position import (

@@ -27,14 +27,12 @@ _HEADER = """---
 language: zh
 library_name: transformers
 pipeline_tag: fill-mask
-license: other
-license_name: see-sources
-tags: [{tags}]
+{licence}tags: [{tags}]
 mask_token: "{mask}"
 ---
 """
 
-
+_LICENCE = "license: other\nlicense_name: see-sources\n"
 _TIMED_HEAD = "| stage | step | minutes | loss | whole words | single |"
 _USE = """```python
 import hf_nlpnotes
@@ -77,6 +75,7 @@ def write_card(
     options: Mapping[str, str],
     training_tokens: int | None,
     name: str | None = None,
+    base: str | None = None,
     device: str = "cpu",
     about: str = "",
     note: str = "",
@@ -96,18 +95,22 @@ def write_card(
         options: of the training script.
         training_tokens: tokens of the text, each epoch; None where it was streamed.
         name: of the model (default: the folder's).
+        base: the model that it was trained on from, a name or a folder; None: from scratch.
         device: what it was trained on: "cpu", "cuda", ….
         about: what the model is for, as Markdown, in the place of a line of code that loads it.
         note: a line on what was done otherwise than the options say.
         overlap: report of what was dropped because evaluation files have it, as plain text.
         limits: what the model is no good for, as Markdown.
         sheet: further figures, as Markdown.
+        sentences: to fill in, with one ``[MASK]`` each; those that are too long for the model are left out.
     """
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     folder = Path(folder)
     model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    positions = model.config.max_position_embeddings
+    sentences = [text for text in sentences if len(tokenizer(text, verbose=False)["input_ids"]) <= positions]
     answers = fill_masks(model, tokenizer, [text.replace("[MASK]", tokenizer.mask_token) for text in sentences])
     tags = [
         model.config.model_type,
@@ -115,8 +118,8 @@ def write_card(
         *(["pinyin", "glyph"] if model.config.model_type == "chinesebert" else []),
     ]
     parts = [
-        _HEADER.format(tags=", ".join(tags), mask=tokenizer.mask_token),
-        _introduction(model, folder, name or folder.name, device, about),
+        _HEADER.format(tags=", ".join(tags), mask=tokenizer.mask_token, licence=_LICENCE if sources else ""),
+        _introduction(model, folder, name or folder.name, base, device, about),
         _accuracy(accuracy, options),
         *([sheet] if sheet else []),
         _probes(sentences, answers),
@@ -133,16 +136,17 @@ def write_card(
         temporary.unlink(missing_ok=True)
 
 
-def _introduction(model: Any, folder: Path, name: str, device: str, about: str) -> str:
+def _introduction(model: Any, folder: Path, name: str, base: str | None, device: str, about: str) -> str:
     config, chinese = model.config, model.config.model_type == "chinesebert"
     kind = "A ChineseBERT (Sun et al. 2021: character, pinyin and glyph fused)" if chinese else "A BERT"
     trained = "on a CPU only" if device == "cpu" else f"on {device}"
+    start = f"further from `{Path(base).name if Path(base).is_dir() else base}`" if base else "from scratch"
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
     stored = "float16, glyphs as bits" if chinese and config.glyph_storage == "bits" else "float16"
     return f"""# {name}
 
-{kind}, trained {trained} by `examples/pretrain_chinesebert.py` of `hf_nlpnotes`.
+{kind}, pretrained {start} with `hf_nlpnotes`, {trained}.
 {config.num_hidden_layers} layers x {config.hidden_size}, {config.num_attention_heads} heads, \
 {config.max_position_embeddings} positions, {config.vocab_size} tokens, {millions:.1f} M parameters; weights in \
 {stored}: {megabytes:.1f} MB.

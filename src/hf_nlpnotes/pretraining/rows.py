@@ -92,7 +92,7 @@ def training_rows(
         ImportError: ``segmenter="jieba"`` without jieba.
     """
     _check(tokenizer, length, single_share, seed)
-    _cutter(segmenter)
+    word_cutter(segmenter)
     columns = {"input_ids": ListOf(Value("int32")), "word_ids": ListOf(Value("int16"))}
     if "pinyin_ids" in tokenizer.model_input_names:
         columns["pinyin_ids"] = ListOf(Value("int16"))
@@ -141,8 +141,16 @@ def _check(tokenizer: Any, length: int, single_share: float, seed: int) -> None:
         raise ValueError("the tokenizer has no [CLS] or no [SEP]: expected a tokenizer of a BERT-like model")
 
 
-def _cutter(segmenter: Segmenter | Literal["jieba"] | None) -> Segmenter | None:
-    """The function behind the option."""
+def word_cutter(segmenter: Segmenter | Literal["jieba"] | None) -> Segmenter | None:
+    """The function that tells words.
+
+    Args:
+        segmenter: ``"jieba"``, a function from text to words, which is given back, or None: no words.
+
+    Raises:
+        ValueError: another name.
+        ImportError: jieba is missing.
+    """
     if segmenter is None or callable(segmenter):
         return segmenter
     if segmenter != "jieba":
@@ -316,7 +324,7 @@ def _chunk_rows(
 ) -> dict[str, list[Any]]:
     """All rows of one chunk of lines."""
     (texts,), (sources,) = chunk["text"], chunk["source"]
-    tokens = tokenize_lines(texts, tokenizer, _cutter(segmenter))
+    tokens = tokenize_lines(texts, tokenizer, word_cutter(segmenter))
     body = length - 2
     rng = np.random.default_rng([seed, zlib.crc32("\n".join(texts).encode())])
     lengths = np.diff(np.append(0, tokens.ends)) - 1

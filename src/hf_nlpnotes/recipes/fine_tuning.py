@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -17,10 +18,22 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 
 from hf_nlpnotes.training import correct_loss_scaling, layer_wise_optimizer, whole_folder
 
+Arguments = TypeVar("Arguments", bound="type[TrainingArguments]")
+
 REPORT = "training.json"
 """File in the folder of the model: what it was measured at, and with which options."""
 
 
+def with_stock_help(arguments: Arguments) -> Arguments:
+    """Give fields that have another default the help of the stock ones, which a dataclass forgets."""
+    stock = {field.name: field for field in dataclasses.fields(TrainingArguments)}
+    for field in dataclasses.fields(arguments):
+        if not field.metadata and field.name in stock:
+            field.metadata = stock[field.name].metadata
+    return arguments
+
+
+@with_stock_help
 @dataclass
 class FineTuningArguments(TrainingArguments):
     """The stock arguments with defaults for small encoders: 4 epochs at 3e-4, an evaluation after each.
@@ -95,12 +108,14 @@ class ProgressRows(ProgressCallback):
         """After each evaluation: losses and the main metric."""
         super().on_evaluate(args, state, control, **kwargs)
         if state.is_world_process_zero:
-            metrics = kwargs["metrics"]
             losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
             loss = f"loss {losses[-1]:.3f}  " if losses else ""
-            held_out = f"held out: loss {metrics['eval_loss']:.3f}  {self.main_metric} "
-            row = f"epoch {state.epoch or 0:.3g}  {loss}{held_out}{metrics[f'eval_{self.main_metric}']:.4g}"
-            tqdm.write(row, file=sys.stderr)
+            tqdm.write(self.row(state, loss, kwargs["metrics"]), file=sys.stderr)
+
+    def row(self, state: Any, loss: str, metrics: dict[str, float]) -> str:
+        """The row of an evaluation, from `state`, the training `loss` as text, and `metrics`."""
+        held_out = f"loss {metrics['eval_loss']:.3f}  {self.main_metric} {metrics[f'eval_{self.main_metric}']:.4g}"
+        return f"epoch {state.epoch or 0:.3g}  {loss}held out: {held_out}"
 
 
 def fine_tune(

@@ -1,18 +1,27 @@
-"""`hf-nlpnotes train`: a model that `classify`, `tag` or `answer` reads, by the stock Trainer."""
+"""`hf-nlpnotes train`: a model that `classify`, `tag` or `answer` reads, or one to begin with; by the Trainer."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import _pretrain
 from ._arguments import natural, positive, positive_number, share
 from ._models import find_model, loading_options
-from ._options import add_json, add_model, add_quiet, new_command
+from ._options import add_model
 from ._output import note, print_table, say
+from ._training import (
+    SHARED_HELP,
+    add_training,
+    new_task,
+    output_folder,
+    quiet_data_sets,
+    training_arguments,
+    versions,
+)
 
 _READERS = ("columns", "json", "segmented", "conllu", "roles", "utterances", "keywords")
 _METRICS = ("squad_v1", "squad_v2", "cmrc2018", "drcd")
@@ -20,11 +29,10 @@ _METRICS = ("squad_v1", "squad_v2", "cmrc2018", "drcd")
 # A CRF's transitions and the ends of spans begin at nothing, and want larger steps than what has been pretrained.
 _HEAD_LEARNING_RATES = {"classify": None, "tag": 5e-3, "answer": 5e-3}
 
-_COMMON = """\
+_COMMON = f"""\
 A file that comes without test data is cut, and a part of it held out; the part is the same every time.
 
-All options of transformers' TrainingArguments are taken too, under their names there (--save-strategy epoch,
---gradient-accumulation-steps 4, --bf16 true, …): --help-training lists them. Checkpoints go to --output-dir (default:
+{SHARED_HELP} Checkpoints go to --output-dir (default:
 OUTPUT.work), and --resume-from-checkpoint true goes on from the last. On several processes:
   torchrun --nproc_per_node 2 -m hf_nlpnotes train …
 
@@ -76,6 +84,7 @@ examples:
   hf-nlpnotes train classify --data reviews.tsv --output classifier
   hf-nlpnotes train tag --data ner/resume --output tagger --epochs 8
   hf-nlpnotes train answer --data cmrc2018_dev.json --output reader --max-steps 200
+  hf-nlpnotes train pretrain --data texts --output encoder
   hf-nlpnotes train tag --help
 """
 
@@ -84,8 +93,8 @@ def add_parser(commands: Any) -> None:
     """Add the command to a parser's subparsers."""
     train = commands.add_parser(
         "train",
-        help="train a model that classify, tag or answer reads",
-        description="Train a model on labelled data, evaluate it on what was held out, and save it.",
+        help="train a model that classify, tag or answer reads, or one to begin with",
+        description="Train a model on labelled data, or on plain text, evaluate it on what was held out, and save it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -120,27 +129,23 @@ def add_parser(commands: Any) -> None:
         metavar="P",
         help="share of the windows without the answer to learn from (default: 1)",
     )
+    _pretrain.add_task(tasks)
 
 
 def _task(tasks: Any, name: str, prepare: Callable[..., Any], what: str) -> argparse.ArgumentParser:
-    task = new_command(
+    task = new_task(
         tasks,
         name,
         run,
         summary=f"learn {what}",
         description=f"Train a model to find {what}, for `hf-nlpnotes {name}`.",
         epilog=_EPILOGS[name],
+        defaults="FineTuningArguments",
     )
-    task.set_defaults(prepare=prepare, task=name, takes_more=True)
-    task.add_argument("--data", required=True, help="what to learn from; see below")
+    task.set_defaults(prepare=prepare)
     task.add_argument("--test-data", metavar="FILE", help="what to evaluate on, in place of that of DATA")
-    task.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the folder of the model to write")
-    task.add_argument("--overwrite", action="store_true", help="replace FOLDER where it holds a model")
     add_model(task, "an encoder to begin with", embedded=True)
-    task.add_argument("--limit", type=positive, metavar="N", help="learn from a fixed random sample of N examples")
-    task.add_argument("--learning-rate", metavar="X", help="default: 3e-4, for small models")
-    task.add_argument("--epochs", type=positive_number, metavar="N", help="default: 4")
-    task.add_argument("--batch-size", type=positive, metavar="N", help="of a process (default: 16)")
+    add_training(task, examples="examples", learning_rate="3e-4, for small models", epochs=4, batch_size=16)
     rate = _HEAD_LEARNING_RATES[name]
     task.add_argument(
         "--head-learning-rate",
@@ -149,23 +154,19 @@ def _task(tasks: Any, name: str, prepare: Callable[..., Any], what: str) -> argp
         metavar="X",
         help=f"of the new layers (default: {rate or '--learning-rate'})",
     )
-    task.add_argument("--device", choices=["cpu"], help="cpu (default: the first accelerator)")
-    task.add_argument("--help-training", action=_HelpTraining, nargs=0, help="list the options of TrainingArguments")
-    add_json(task, "print the metrics as one JSON object")
-    add_quiet(task)
     return task
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, evaluate, save."""
-    output = _output_folder(args)
-    arguments = _training_arguments(args)
+    output = output_folder(args)
+    arguments = training_arguments(args)
     from transformers import set_seed
 
     from hf_nlpnotes.recipes import fine_tune
 
     model = find_model(args.model)
-    _quiet_data_sets()
+    quiet_data_sets()
     set_seed(arguments.seed)
     recipe = args.prepare(args, model, arguments.seed)
     counts = f"{recipe.sizes['train']} examples to learn from, {recipe.sizes['held_out']} held out"
@@ -178,7 +179,7 @@ def run(args: argparse.Namespace) -> None:
         output,
         head_learning_rate=args.head_learning_rate,
         progress=not args.quiet,
-        about={"task": args.task, "model": model, **_versions(), "options": _options(args, arguments)},
+        about={"task": args.task, "model": model, "versions": versions(), "options": _options(args, arguments)},
     )
     if not is_first:
         return
@@ -188,61 +189,6 @@ def run(args: argparse.Namespace) -> None:
     else:
         print_table(["metric", "held out"], [[name, f"{value:.4g}"] for name, value in measured.items()])
     note(f"wrote {output}; `hf-nlpnotes {args.task} --model {output}` reads it", quiet=args.quiet)
-
-
-def _output_folder(args: argparse.Namespace) -> Path:
-    """The folder to write, told to be impossible before hours of work rather than after."""
-    path = Path(args.output)
-    if path.is_file():
-        raise ValueError(f"--output {args.output!r} is a file: name a folder")
-    if path.is_dir() and any(path.iterdir()):
-        if path.resolve() in (Path.cwd(), *Path.cwd().parents) or not (path / "config.json").is_file():
-            raise ValueError(f"--output {args.output!r} holds other files and would be replaced: name a new folder")
-        if not args.overwrite:
-            raise ValueError(f"--output {args.output!r} holds a model: name a new folder, or give --overwrite")
-    return path
-
-
-class _HelpTraining(argparse.Action):
-    """`--help-training`, which takes the seconds that importing transformers takes."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        _stock_parser(parser.prog).print_help(sys.stdout)
-        parser.exit()
-
-
-def _stock_parser(prog: str) -> Any:
-    """A parser of the options of TrainingArguments."""
-    import hf_nlpnotes
-
-    hf_nlpnotes.register()  # the command starts without it
-    from transformers import HfArgumentParser
-
-    from hf_nlpnotes.recipes import FineTuningArguments
-
-    kind: Any = FineTuningArguments
-    usage = f"{prog} --data DATA --output FOLDER [options below]"
-    return HfArgumentParser(kind, prog=prog, usage=usage, allow_abbrev=False)
-
-
-def _training_arguments(args: argparse.Namespace) -> Any:
-    """The Trainer's arguments, from what our own options left over and those that have another name there."""
-    parser = _stock_parser(f"hf-nlpnotes train {args.task}")
-    own = ["--output_dir", f"{str(args.output).rstrip('/')}.work"]
-    if args.epochs is not None:
-        own += ["--num_train_epochs", str(args.epochs)]
-    if args.batch_size is not None:
-        own += ["--per_device_train_batch_size", str(args.batch_size)]
-    if args.learning_rate is not None:
-        own += ["--learning_rate", args.learning_rate]
-    if args.device == "cpu":
-        own += ["--use_cpu", "true"]
-    arguments, unknown = parser.parse_args_into_dataclasses(
-        [*own, *args.more], look_for_args_file=False, return_remaining_strings=True
-    )
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}; see --help and --help-training")
-    return arguments
 
 
 def _classify(args: argparse.Namespace, model: str, seed: int) -> Any:
@@ -287,22 +233,6 @@ def _answer(args: argparse.Namespace, model: str, seed: int) -> Any:
         seed=seed,
         **loading_options(args),
     )
-
-
-def _quiet_data_sets() -> None:
-    from datasets import disable_progress_bars
-
-    disable_progress_bars()
-
-
-def _versions() -> dict[str, Any]:
-    import torch
-    import transformers
-
-    from hf_nlpnotes import __version__
-
-    versions = {"hf_nlpnotes": __version__, "transformers": transformers.__version__, "torch": torch.__version__}
-    return {"versions": versions}
 
 
 def _options(args: argparse.Namespace, arguments: Any) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def test_nothing_is_replaced_unasked(model: list[str], reviews: str, tmp_path: P
         (["classify", "--data", "absent.tsv"], "there is no absent.tsv"),
         (["classify", "--data", "empty.tsv"], "has no rows"),
         (["tag", "--data", "absent"], "there is no absent"),
-        (["tag", "--data", "empty.tsv"], "has no sentences"),
+        (["tag", "--data", "empty.tsv"], "no sentences"),
         (["answer", "--data", "empty.tsv"], "not in SQuAD's layout"),
         (["answer", "--data", "absent.json"], "there is no absent.json"),
         (["classify", "--data", "empty.tsv", "--model", "."], "is a folder without a model"),

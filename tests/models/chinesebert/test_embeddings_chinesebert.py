@@ -343,6 +343,29 @@ class TestFolding:
             model(**batch)
         assert shapes == [(3, 11), (3, 11)]  # the batch, not the rows of a table
 
+    def test_layers_whose_weights_are_whole_numbers(self):
+        """As quantised layers hold them: the type of a weight is not that of what goes in."""
+        model, batch = make(), make_batch()
+
+        class Quantised(nn.Module):
+            def __init__(self, layer):
+                super().__init__()
+                self.scale = layer.weight.detach().abs().max() / 127
+                self.weight = nn.Parameter((layer.weight / self.scale).round().to(torch.int8), requires_grad=False)
+                self.bias = layer.bias
+                layer.weight.data = self.weight * self.scale
+
+            def forward(self, hidden):
+                return nn.functional.linear(hidden, self.weight * self.scale, self.bias)
+
+        stand_ins = {name: Quantised(model.embeddings.get_submodule(name)) for name in ("glyph_map", "map_fc")}
+        expected = unfolded(model, **batch)
+        for name, layer in stand_ins.items():
+            setattr(model.embeddings, name, layer)
+        for mode in (torch.no_grad, torch.enable_grad):
+            with mode():
+                torch.testing.assert_close(model.embeddings(**batch), expected, rtol=0, atol=1e-5)
+
     def test_a_layer_without_weights_of_its_own(self):
         model, batch = make(), make_batch()
         expected = unfolded(model, **batch)

@@ -152,17 +152,15 @@ class FusedEmbeddings(BertEmbeddings):
         return self._fused(input_ids, pinyin_ids)
 
     def _fused(self, input_ids: torch.Tensor, pinyin_ids: torch.Tensor) -> torch.Tensor:
-        parts = [self.word_embeddings(input_ids), self._pinyin(pinyin_ids), self._glyph(input_ids)]
-        fused: torch.Tensor = self.map_fc(torch.cat(parts, -1))
+        characters: torch.Tensor = self.word_embeddings(input_ids)
+        # Not of the type of `glyph_map`'s weight, which is whole numbers or no tensor where that is quantised.
+        bitmaps = self.glyph_embeddings(input_ids).to(characters.dtype)
+        fused: torch.Tensor = self.map_fc(torch.cat([characters, self._pinyin(pinyin_ids), self.glyph_map(bitmaps)], -1))
         return fused
 
     def _pinyin(self, pinyin_ids: torch.Tensor) -> torch.Tensor:
         letters = nn.functional.embedding(pinyin_ids, self.pinyin_table) if pinyin_ids.dim() == 2 else pinyin_ids
         vectors: torch.Tensor = self.pinyin_embeddings(letters.int())
-        return vectors
-
-    def _glyph(self, input_ids: torch.Tensor) -> torch.Tensor:
-        vectors: torch.Tensor = self.glyph_map(self.glyph_embeddings(input_ids).to(self.glyph_map.weight.dtype))
         return vectors
 
     def _checked_pinyin(self, input_ids: torch.Tensor, pinyin_ids: torch.Tensor | None) -> torch.Tensor:

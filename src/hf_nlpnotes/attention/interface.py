@@ -98,7 +98,7 @@ class _Changed:
     """A config whose attention is another for a while."""
 
     config: PreTrainedConfig
-    own: str
+    own: str | None
     names: dict[object, str] = field(default_factory=dict)  # of each block that lasts
 
 

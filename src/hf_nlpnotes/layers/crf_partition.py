@@ -199,7 +199,8 @@ def _backward(ctx: Any, gradient: torch.Tensor | None, *_: Any) -> tuple[torch.T
     last = (lengths - 1)[:, None, None].expand(-1, 1, unary.shape[-1])
     of_emissions = gradient[:, None, None] * unary if ctx.of_emissions else None
     of_start, of_end = gradient @ unary[:, 0], gradient @ unary.gather(1, last)[:, 0]
-    found = (of_emissions, torch.tensordot(gradient, pairs, 1), of_start, of_end)
+    of_transitions = torch.tensordot(gradient, pairs, 1)
+    found: tuple[torch.Tensor | None, ...] = (of_emissions, of_transitions, of_start, of_end)
     if torch.is_grad_enabled():  # create_graph=True
         found = tuple(one if one is None else _FirstDerivative.apply(one, *scores) for one in found)
     return (*found, None, None, None, None)

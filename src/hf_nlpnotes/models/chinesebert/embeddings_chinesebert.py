@@ -155,7 +155,8 @@ class FusedEmbeddings(BertEmbeddings):
         characters: torch.Tensor = self.word_embeddings(input_ids)
         # Not of the type of `glyph_map`'s weight, which is whole numbers or no tensor where that is quantised.
         bitmaps = self.glyph_embeddings(input_ids).to(characters.dtype)
-        fused: torch.Tensor = self.map_fc(torch.cat([characters, self._pinyin(pinyin_ids), self.glyph_map(bitmaps)], -1))
+        parts = [characters, self._pinyin(pinyin_ids), self.glyph_map(bitmaps)]
+        fused: torch.Tensor = self.map_fc(torch.cat(parts, -1))
         return fused
 
     def _pinyin(self, pinyin_ids: torch.Tensor) -> torch.Tensor:

@@ -173,10 +173,11 @@ def accepted_inputs(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dic
 
     Args:
         model (`nn.Module`):
-            The model, also with adapters of PEFT around it.
+            The model, also compiled by torch or with adapters of PEFT around it.
         inputs (`Mapping[str, torch.Tensor]`):
             Inputs by name.
     """
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's own names few or none
+    inner: Any = getattr(model, "_orig_mod", model)  # what is around a model names few inputs, or none
+    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     names = inspect.signature(inner.forward).parameters
     return {name: value for name, value in inputs.items() if name in names}

@@ -136,6 +136,21 @@ def test_activation_checkpointing_does_not_run_the_trunk_again(tmp_path):
     assert sorted(calls[True]) == [0, 1, 2, 2]
 
 
+def test_a_training_that_was_broken_off_leaves_nothing_in_the_next_model(tmp_path):
+    """The callback undoes what it did to the first model, on the first model."""
+
+    def stop(model: nn.Module, step: int) -> None:
+        raise KeyboardInterrupt
+
+    extraction, first, second = FeatureExtraction(2, cache="memory"), build(), build()
+    with pytest.raises(KeyboardInterrupt):
+        train(first, tmp_path, extraction, Step(stop), **{CHECKPOINTING: True})
+    train(second, tmp_path, extraction, max_steps=1, **{CHECKPOINTING: True})
+    for model in (first, second):
+        assert all(parameter.requires_grad for parameter in model.parameters())
+        assert len(model.get_input_embeddings()._forward_hooks) == 1, "that of activation checkpointing"
+
+
 # The cache: no bit changes
 
 

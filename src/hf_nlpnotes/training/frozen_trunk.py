@@ -114,7 +114,7 @@ class FeatureExtraction(TrainerCallback):
     ) -> None:
         """Freeze, and put the cache in place."""
         assert model is not None
-        self._undo(model)  # of a training that was broken off
+        self._undo()  # of a training that was broken off, perhaps of another model
         _refuse(args, model, with_cache=self._store is not None)
         warn_of_wrong_loss_scaling(model, args)
         mode = FrozenMode(model, find_trunk(model, self.layers))
@@ -170,7 +170,6 @@ class FeatureExtraction(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        model: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
         """Undo everything."""
@@ -178,18 +177,17 @@ class FeatureExtraction(TrainerCallback):
             self._store.sync()
             counts = self.trunk_cache.computed, self.trunk_cache.rows
             logger.info("FeatureExtraction: %d of %d rows went through the frozen layers.", *counts)
-        if model is not None:
-            self._undo(model)
+        self._undo()
 
-    def _undo(self, model: nn.Module) -> None:
+    def _undo(self) -> None:
         if self._mode is None:
             return
+        mode, self._mode = self._mode, None
         if self.trunk_cache is not None:
             self.trunk_cache.detach()
-        self._mode.detach()
-        self._mode = None
+        mode.detach()
         if self._input_gradients:
-            model.enable_input_require_grads()  # type: ignore[operator]  # a method of PreTrainedModel
+            mode.model.enable_input_require_grads()  # type: ignore[operator]  # a method of PreTrainedModel
 
 
 def _is_whole(value: object) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -274,15 +276,19 @@ def test_evaluation_is_no_training() -> None:
     assert unfrozen_parameters(model) == {}
 
 
-def test_copies_note_for_themselves() -> None:
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
+)
+def test_copies_note_for_themselves(how: Callable[[PeftModel], PeftModel], tmp_path: Path) -> None:
     model = adapted("lora")
-    twin = copy.deepcopy(model)
+    twin = how(model)
     unfreeze(twin, 2)
     train(twin)
     unfreeze(twin, 2, False)
     assert len(unfrozen_parameters(twin)) > 0
     assert unfrozen_parameters(model) == {}
-    assert twin.save_pretrained.__self__ is twin  # type: ignore[attr-defined]
+    twin.save_pretrained(tmp_path)
+    assert torch.equal(logits(PeftModel.from_pretrained(base(), str(tmp_path))), logits(twin))
 
 
 @pytest.mark.parametrize("method", ["bottleneck", "lora", "ia3"])

@@ -17,9 +17,9 @@ import inspect
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MethodType
 from typing import Any
 
 import torch
@@ -126,7 +126,7 @@ def save_unfrozen_layers(model: PeftModel) -> None:
             f"save_unfrozen_layers takes a PeftModel, got {type(model).__name__}: call get_peft_model first"
         )
     record_unfrozen_layers(_base_of(model)[0])
-    model.save_pretrained = MethodType(_save_pretrained, model)  # type: ignore[method-assign]
+    model.save_pretrained = partial(_save_pretrained, model)  # type: ignore[method-assign]  # as a method no pickle
 
 
 def _save_pretrained(self: PeftModel, save_directory: str, *args: Any, **kwargs: Any) -> None:

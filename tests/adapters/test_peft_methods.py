@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -259,6 +262,33 @@ def test_labels_stay_at_their_tokens(head: str) -> None:
     torch.testing.assert_close(output.loss, expected)
     with pytest.raises(ValueError, match="leave return_dict at True"):
         model(**batch, return_dict=False)
+
+
+def test_answers_before_the_sequence_do_not_move_into_it() -> None:
+    model, batch = adapted("QuestionAnswering", "PROMPT_TUNING").eval(), worker().inputs("QuestionAnswering")
+    losses = [
+        model(**batch, start_positions=torch.tensor([3, outside]), end_positions=torch.tensor([4, outside])).loss
+        for outside in (-1, -100, 1000)
+    ]
+    assert losses[0] == losses[1] == losses[2]
+
+
+@pytest.mark.parametrize("method", ["PROMPT_TUNING", "PREFIX_TUNING"])
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
+)
+def test_copies_of_prepared_models(method: str, how: Callable[[Any], Any]) -> None:
+    model, batch = adapted("SequenceClassification", method).eval(), worker().inputs("SequenceClassification")
+    twin = how(model)
+    with torch.no_grad():
+        expected = model(**batch).logits
+        assert torch.equal(twin(**batch).logits, expected)
+        twin.get_base_model().bert.encoder.layer[0].attention.self.value.weight.mul_(2)
+        assert not torch.equal(twin(**batch).logits, expected)
+        assert torch.equal(model(**batch).logits, expected)
+    names = inspect.signature(twin.get_base_model().forward).parameters
+    assert {"input_ids", "pinyin_ids", "past_key_values"} <= set(names)
+    assert "self" not in names
 
 
 def test_preparing() -> None:

@@ -10,7 +10,8 @@ that change weights need none of this.
 from __future__ import annotations
 
 import inspect
-from types import MethodType
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,24 +48,26 @@ def prepare_prompt_learning(model: PeftModel) -> PeftModel:
         raise TypeError(f"{type(base).__name__} needs no preparation: PEFT embeds its tokens as the model itself does")
     if not model.active_peft_config.is_prompt_learning or _PAST in inspect.signature(base.forward).parameters:
         return model
-    base.forward = MethodType(_with_past(type(base).forward), base)
+    base.forward = _with_past(base)
     model.register_forward_pre_hook(_before, with_kwargs=True)
     model.register_forward_hook(_after)
     return model
 
 
-def _with_past(forward: Any) -> Any:
-    """Return `forward`, which hands all it is given to the encoder, with `past_key_values` named in its signature."""
-
-    def forward_with_past(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return forward(self, *args, **kwargs)
-
-    signature = inspect.signature(forward)
-    parameters = list(signature.parameters.values())
+def _with_past(base: nn.Module) -> Callable[..., Any]:
+    """Return the model's `forward`, which hands all it is given to the encoder, with `past_key_values` named."""
+    # No closure and no method: these would not be pickled.
+    forward = partial(_forward, base)
+    signature = inspect.signature(type(base).forward)
+    _, *parameters = signature.parameters.values()  # without `self`
     parameters.insert(-1, inspect.Parameter(_PAST, inspect.Parameter.KEYWORD_ONLY, default=None))
     # The other names stay: the Trainer keeps the columns that it finds here.
-    forward_with_past.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return forward_with_past
+    forward.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return forward
+
+
+def _forward(base: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    return type(base).forward(base, *args, **kwargs)
 
 
 def _before(
@@ -88,7 +91,7 @@ def _before(
         kwargs["labels"] = nn.functional.pad(kwargs["labels"], (moved, 0), value=-100)
     for name in _POSITIONS:
         if kwargs.get(name) is not None:
-            kwargs[name] = kwargs[name] + moved
+            kwargs[name] = kwargs[name] + moved * (kwargs[name] >= 0)  # those before the sequence stay there
     return (), kwargs
 
 

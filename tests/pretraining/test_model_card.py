@@ -48,7 +48,23 @@ def test_card(folder):
     ):
         assert expected in body
     assert all(f"| {sentence} |" in body for sentence in PROBES)
+    assert "license_name: see-sources" in header
+    assert "pretrained from scratch" in body
     assert not list(folder.glob("*.tmp"))
+
+
+def test_what_it_was_trained_on_from_and_what_does_not_fit(folder):
+    """A short sentence and one of more tokens than the model has positions; no sources, so no licence."""
+    long = "我" * AutoModelForMaskedLM.from_pretrained(folder).config.max_position_embeddings + "[MASK]"
+    options = {"accuracy": ACCURACY, "history": HISTORY, "sources": [], "options": {}, "training_tokens": 1}
+    write_card(folder, **options, base="owner/base", sentences=["我喜[MASK]你", long])
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "pretrained further from `owner/base`" in text
+    assert "| 我喜[MASK]你 |" in text
+    assert long not in text
+    assert "license" not in text
+    write_card(folder, **options, base=str(folder.parent))
+    assert f"further from `{folder.parent.name}`" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 @torch.no_grad()

@@ -153,6 +153,12 @@ def test_encodings(folder, encoding, streaming):
         assert pairs(read_texts(folder, streaming=streaming)) == [("0", "零"), *A, *B, *C]
 
 
+def test_utf_16_without_a_mark_is_named(folder):
+    (folder / "b.txt").write_text("中文" * 10, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"b\.txt is not in utf-16: UTF-16 stream does not start with BOM"):
+        check_encoding(folder / "b.txt", "utf-16")
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_another_encoding_is_named(folder, streaming):
     content = ("好" * 700_000).encode() + "中文".encode("gb18030")  # the wrong byte stands in the third MiB

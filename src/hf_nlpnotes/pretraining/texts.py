@@ -228,9 +228,9 @@ def check_encoding(path: Path, encoding: str, *, limit: int | None = None) -> No
                 decoder.decode(block)
             except UnicodeError as error:
                 # UTF-16 and UTF-32 without a byte order mark fail without a place.
-                at = position - waiting + getattr(error, "start", 0)
+                reason, at = getattr(error, "reason", error), position - waiting + getattr(error, "start", 0)
                 raise ValueError(
-                    f"{path} is not in {encoding}: {getattr(error, 'reason', error)} at byte {at}. Name its encoding, as in "
+                    f"{path} is not in {encoding}: {reason} at byte {at}. Name its encoding, as in "
                     f'encoding="gb18030", or convert it: iconv -f GB18030 -t UTF-8 {path.name}'
                 ) from error
             position += len(block)

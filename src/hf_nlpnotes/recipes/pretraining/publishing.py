@@ -23,7 +23,7 @@ from .text import PretrainingData
 
 logger = logging.getLogger(__name__)
 
-_NOT_ON_THE_CARD = ("data", "exclude", "work_dir", "note", "manifest")
+_NOT_ON_THE_CARD = ("data", "exclude", "work_dir", "note", "manifest", "model_name_or_path")
 """Paths of this machine, and what has a place of its own."""
 _OF_A_NEW_MODEL = (
     "vocab_size", "layers", "hidden_size", "heads", "fonts", "warm_start", "neighbour_steps", "attention_steps"

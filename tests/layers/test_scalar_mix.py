@@ -86,6 +86,14 @@ def test_gradients_are_those_of_finite_differences(layer_norm: bool) -> None:
         assert torch.autograd.gradgradcheck(run, inputs)
 
 
+def test_a_frozen_mix_passes_gradients_on() -> None:
+    mix, states = mix_of().requires_grad_(False), hidden_states()
+    mix(states).sum().backward()
+    for weight, state in zip(softmax(mix.scalars.numpy()), states, strict=True):
+        assert state.grad is not None
+        np.testing.assert_allclose(state.grad.numpy(), 1.7 * weight, atol=1e-12)
+
+
 def test_gradients_of_the_weights_do_not_overflow_in_half_precision() -> None:
     """They are sums over the whole batch: float16 ends at 65504."""
     mix, shape = ScalarMix(2), (8, 128, 96)
@@ -141,6 +149,11 @@ class TestDropout:
     def test_not_in_eval(self) -> None:
         mix, states = mix_of(dropout=0.9).eval(), hidden_states()
         np.testing.assert_allclose(mix(states).detach().numpy(), oracle(mix, states), atol=1e-12)
+
+    def test_without_it_no_random_number_is_drawn(self) -> None:
+        before = torch.get_rng_state()
+        mix_of()(hidden_states())
+        assert torch.equal(torch.get_rng_state(), before)
 
     def test_gradients_stay_finite_when_all_would_go(self) -> None:
         mix = ScalarMix(1, dropout=0.99)
@@ -270,6 +283,37 @@ class TestPlot:
         assert (tmp_path / "weights.svg").read_text(encoding="utf-8").startswith("<?xml")
         plot_weights({"before": [0.5, 0.5], "after": [0.2, 0.8]}, tmp_path / "two.png", ["embeddings", "top"])
         assert {path.name for path in tmp_path.iterdir()} == {"weights.svg", "two.png"}
+
+    def test_bars_stand_side_by_side_about_their_layer(self, tmp_path, monkeypatch) -> None:
+        figure = pytest.importorskip("matplotlib.figure").Figure
+        drawn = []
+        monkeypatch.setattr(figure, "savefig", lambda self, path, **_: (drawn.append(self), path.touch()))
+        plot_weights({"before": [0.5, 0.2, 0.3], "after": [0.1, 0.8, 0.1]}, tmp_path / "two.png")
+        (axes,) = drawn[0].axes
+        centres = [bar.get_x() + bar.get_width() / 2 for bar in axes.patches]
+        assert centres == pytest.approx([-0.2, 0.8, 1.8, 0.2, 1.2, 2.2])  # bars of 0.4, and 0.2 between the layers
+        assert [bar.get_height() for bar in axes.patches] == [0.5, 0.2, 0.3, 0.1, 0.8, 0.1]
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["embeddings", "1", "2"]
+
+    @pytest.mark.parametrize(("count", "rotation"), [(8, 0), (9, 45)])
+    def test_names_of_many_layers_are_turned(self, tmp_path, monkeypatch, count, rotation) -> None:
+        figure = pytest.importorskip("matplotlib.figure").Figure
+        drawn = []
+        monkeypatch.setattr(figure, "savefig", lambda self, path, **_: (drawn.append(self), path.touch()))
+        ScalarMix(count).plot(tmp_path / "one.png")
+        assert {label.get_rotation() for label in drawn[0].axes[0].get_xticklabels()} == {rotation}
+
+    def test_a_picture_that_fails_leaves_nothing(self, tmp_path, monkeypatch) -> None:
+        figure = pytest.importorskip("matplotlib.figure").Figure
+
+        def fail(self, path, **_) -> None:
+            path.touch()
+            raise OSError("no space")
+
+        monkeypatch.setattr(figure, "savefig", fail)
+        with pytest.raises(OSError, match="no space"):
+            mix_of().plot(tmp_path / "weights.png")
+        assert not list(tmp_path.iterdir())
 
     def test_bad_weights(self, tmp_path) -> None:
         with pytest.raises(ValueError, match="one number of layers"):

@@ -53,6 +53,10 @@ def test_one_text_in_closed_form(wanted: list[float]) -> None:
     )
 
 
+def test_a_sample_that_has_the_prior_needs_no_step() -> None:
+    assert prior_bias(torch.zeros(3, 2), torch.ones(2), tolerance=0, max_steps=1).tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("method", ["mean", "prior"])
 def test_a_constant_for_a_label_is_taken_out(method: str) -> None:
     scores = torch.randn(20, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

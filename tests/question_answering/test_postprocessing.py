@@ -1,6 +1,7 @@
 """Answers from logits: against all spans, and the quick way against the script's order of work."""
 
 import json
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -107,23 +108,48 @@ def test_the_scripts_answers_by_both_ways(monkeypatch, dtype, coarse, negative, 
     """Several questions at once give what each gives in the script's own order of work."""
     monkeypatch.setattr(script_lists, "_EXAMPLES", 5)
     table, features, logits = make_case(size + 7, dtype=dtype, coarse=coarse)
+    check_both_ways(table, features, logits, ScriptOptions(negative, size, length, -1.0))
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("size", [2, 5, 40])
+def test_the_scripts_answers_where_the_model_rules_tokens_out(negative, size):
+    """Among its best starts and ends are then some of -inf, which make spans of the script's list too."""
+    table, features, logits = make_case(size)
+    for side, numbers in zip(logits, np.random.default_rng(0).random((2, *logits[0].shape)), strict=True):
+        side[numbers < 0.7] = -np.inf
+        side[:, 0] = 0
+    check_both_ways(table, features, logits, ScriptOptions(negative, size, 6, -1.0))
+
+
+def check_both_ways(table, features, logits, options):
+    negative, size, length, threshold = astuple(options)
     if negative:  # the script fails on a question without windows
         gone = table["id"].index("e3")
         table = {name: values[:gone] + values[gone + 1 :] for name, values in table.items()}
     logits[0][:, 0] += 4
     logits[1][:, 0] += 4
-    options = ScriptOptions(negative, size, length, -1.0)
     read = read_features(table, features)
     expected = [replay(read, number, *logits, options) for number in range(len(table["id"]))]
     arguments = {"version_2_with_negative": negative, "n_best_size": size, "max_answer_length": length}
-    arguments |= {"null_score_diff_threshold": -1.0, "mode": "example_script"}
+    arguments |= {"null_score_diff_threshold": threshold, "mode": "example_script"}
     found = extract_spans(table, features, logits, **arguments)
     assert list(found.answers.values()) == [answer for answer, _, _ in expected]
-    assert list(found.n_best.values()) == [entries for _, entries, _ in expected]
+    assert list(map(str, found.n_best.values())) == [str(entries) for _, entries, _ in expected]  # nan is nan
     assert (found.null_odds is not None) == negative
     if negative:
         assert list(found.null_odds.values()) == [odds for _, _, odds in expected]
     assert postprocess_predictions(table, features, logits, **arguments) == found.answers
+
+
+@pytest.mark.parametrize(("null", "answer"), [(0.75, ""), (-0.75, "empty")])
+def test_the_script_weighs_no_answer_against_nothing(null, answer):
+    """Where a question has no valid span, its only rival is the entry "empty", whose two logits are 0."""
+    features = [{"example_id": "a", "offset_mapping": [None, None]}]
+    logits = (np.array([[null, 9.0]]), np.array([[2 * null, 9.0]]))
+    found = extract_spans({"id": ["a"], "context": ["x"]}, features, logits, True, mode="example_script")
+    assert found.null_odds == {"a": 3 * null}
+    assert found.answers == {"a": answer}
 
 
 def test_the_script_says_empty_where_it_finds_nothing():

@@ -34,10 +34,8 @@ def test_they_are_the_best_of_all(k, length, coarse):
         assert (found.starts[row, count:] == -1).all()
         assert (found.ends[row, count:] == -1).all()
         assert np.isneginf(found.scores[row, count:]).all()
-        if not coarse:
-            assert list(zip(found.starts[row].tolist(), found.ends[row].tolist(), strict=True))[:count] == [
-                (first, last) for _, first, last in expected
-            ]
+        places = zip(found.starts[row, :count].tolist(), found.ends[row, :count].tolist(), strict=True)
+        assert list(places) == [(first, last) for _, first, last in expected]
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0)])
@@ -61,6 +59,7 @@ def test_the_running_maximum(length):
         (np.zeros(3), np.zeros(3), {}, "must both be"),
         (np.zeros((1, 3)), np.zeros((1, 4)), {}, "must both be"),
         (np.zeros((1, 3), dtype=int), np.zeros((1, 3)), {}, "floating-point"),
+        (np.zeros((1, 3)), np.zeros((1, 3), dtype=int), {}, "floating-point"),
         (np.full((1, 3), np.nan), np.zeros((1, 3)), {}, "NaN or infinite"),
         (np.zeros((1, 3)), np.zeros((1, 3)), {"k": 0}, "at least 1"),
         (np.zeros((1, 3)), np.zeros((1, 3)), {"max_answer_length": 0}, "at least 1"),

@@ -83,6 +83,7 @@ def test_other_test_data(tmp_path: Path) -> None:
         ("train.tsv", "label\ttext\n", "has no rows"),
         ("train.json", '{"text": "a", "label": 1}\n[]\n', "line 2: expected a JSON object"),
         ("train.json", "{", "line 1: no JSON"),
+        ("train.json", r'{"text": "\ud83d\ude00 \uD83D", "label": 1}', "line 1: .* is half of a surrogate pair"),
         ("train.csv", "text,label\na\n", "row 1: expected a label in the column 'label'"),
         ("train.tsv", b"label\ttext\n1\t\xb9\xfa\n", "is not UTF-8 text"),
         ("notes.txt", "a", "no file of training texts"),

@@ -59,12 +59,19 @@ def objects_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON objects of a file of JSON lines, with the numbers of the lines from 1.
 
     Raises:
-        ValueError: a line is no JSON object.
+        ValueError: a line is no JSON object, or has half of a surrogate pair, which no text can hold.
     """
     for number, line in enumerate(lines_of(path), 1):
         if line.strip():
             try:
                 row = json.loads(line)
+                if "\\ud" in line.lower():  # only escapes can write halves of pairs
+                    json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"{path}, line {number}: {error.object[error.start]!a} is half of a surrogate pair, whose other "
+                    "half was cut off: take it out"
+                ) from None
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: no JSON ({error}); expected an object a line") from None
             if not isinstance(row, dict):

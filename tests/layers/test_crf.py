@@ -302,6 +302,13 @@ class TestConstraints:
         assert crf.allowed_start.all()
         assert crf.allowed_end.all()
 
+    def test_what_print_shows(self):
+        assert repr(ConditionalRandomField(3)) == "ConditionalRandomField(3, algorithm='auto')"
+        assert repr(random_crf(constrained=True)).endswith("(3, 8 transitions allowed, algorithm='auto')")
+
+    def test_five_are_the_best_by_default(self):
+        assert [len(row) for row in random_crf().n_best(random_emissions())] == [5] * SHAPE[0]
+
     def test_constraints_are_not_saved(self):
         assert set(random_crf(constrained=True).state_dict()) == {
             "transitions",
@@ -379,6 +386,11 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             crf(torch.zeros(1, 3, 3), torch.tensor([tags]))
 
+    def test_of_forbidden_tags_in_one_of_the_rows(self):
+        crf = ConditionalRandomField(3, (TRANSITIONS, STARTS, ENDS))
+        with pytest.raises(ValueError, match="row 1: tag 2 follows tag 0"):
+            crf(torch.zeros(2, 3, 3), torch.tensor([[0, 0, 0], [0, 2, 0]]))
+
     def test_of_tags_that_an_emission_rules_out(self):
         emissions = torch.zeros(1, 3, 3).index_fill(2, torch.tensor([1]), -torch.inf)
         with pytest.raises(ValueError, match="the emission of one of the tags is -inf"):
@@ -408,6 +420,7 @@ class TestRefusals:
         [
             ((0,), "num_tags"),
             ((True,), "num_tags"),
+            ((3, torch.ones(3, 3, 3)), r"transitions must have the shape \(3, 3\), got \(3, 3, 3\)"),
             ((3, torch.ones(2, 2)), r"transitions must have the shape \(3, 3\), got \(2, 2\)"),
             ((3, (TRANSITIONS, STARTS, [True])), r"ends must have the shape \(3,\), got \(1,\)"),
             ((3, (TRANSITIONS, [False] * 3, ENDS)), "starts are all False"),

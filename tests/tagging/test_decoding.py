@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 
 import numpy as np
@@ -90,6 +91,13 @@ def test_with_a_crf():
         tags = decoder.decode(stream, lengths)
         shares = [decoder.probabilities(stream, lengths)[place, tag] for place, tag in enumerate(tags.tolist())]
         torch.testing.assert_close(decoder.tag_probabilities(stream, tags, lengths), torch.stack(shares))
+        for logits, row in zip(stream.split(lengths), rows, strict=True):
+            expected = reference.n_best(row, k=4)[0]
+            found = decoder.n_best(logits, 4)
+            assert [path for path, _ in found] == [one.tags for one in expected]
+            assert [share for _, share in found] == pytest.approx(
+                [math.exp(one.log_probability) for one in expected], rel=1e-4
+            )
 
 
 def test_greedy_takes_each_token_s_best():
@@ -125,6 +133,11 @@ def test_spans_beside_sentences_without_a_position():
     decoder = TagDecoder.of(["O", "B-A", "I-A"])
     types, starts, ends = decoder.spans(np.array([1, 2, 2]), [0, 2, 0, 1, 0])
     assert [types.tolist(), starts.tolist(), ends.tolist()] == [[0, 0], [0, 2], [2, 3]]
+
+
+def test_nothing_has_no_spans():
+    found = TagDecoder.of(LABELS).spans(np.zeros(0, np.int64), [])
+    assert [part.tolist() for part in found] == [[], [], []]
 
 
 def test_batches_with_a_mask():

@@ -44,7 +44,7 @@ def best_answers(
         differences[filled] = lowest_nulls(table, start, end, filled)[0]
         differences = differences - spans.firsts - spans.lasts
         nothing = (differences > options.null_score_diff_threshold).tolist()
-        replayed |= [not text for text in texts]
+        replayed |= np.array([not text for text in texts], dtype=bool)  # of none too, which would be floats
         texts = ["" if none else text for text, none in zip(texts, nothing, strict=True)]
         odds = differences.tolist()
     for number in np.flatnonzero(replayed).tolist():

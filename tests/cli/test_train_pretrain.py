@@ -1,8 +1,6 @@
 """`hf-nlpnotes train pretrain`: a few steps of the tiny model on a few lines, and what other commands make of it."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +87,8 @@ def test_the_same_command_goes_on_and_gives_the_same(
     assert told["metrics"]["whole_words_tokens"] > 0
     assert told["before"] is not None
     assert 0 < told["examples"]["train"] <= 40
+    options = json.loads((tmp_path / "one" / "training.json").read_text(encoding="utf-8"))["options"]
+    assert (options["muon"], options["limit"]) == ("False", "40")
     stage = work / "masked-language-modelling"
     assert (stage / "checkpoint-2").is_dir()
     for name in ("done", "checkpoint-4"):
@@ -114,23 +114,6 @@ def test_from_scratch(texts: str, tmp_path: Path, capsys: Captured) -> None:
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "pretrained from scratch" in card
     assert "`learning_rate 0.0006`" in card  # not that of going on
-
-
-@pytest.mark.slow
-def test_on_two_processes(tiny_chinesebert_folder: Path, texts: str, tmp_path: Path) -> None:
-    folder = tmp_path / "encoder"
-    command = ["train", "pretrain", "--data", texts, "--model", str(tiny_chinesebert_folder), "--output", str(folder)]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "hf_nlpnotes"]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*torchrun, *command, *SMALL, "--max-steps", "2", "--json"],
-        env=alone, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)  # one object: the second process says nothing
-    assert told["metrics"]["single_tokens"] > 0
-    report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    assert report["options"]["world_size"] == "2"
 
 
 @pytest.mark.parametrize(

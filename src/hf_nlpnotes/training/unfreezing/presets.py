@@ -51,8 +51,7 @@ def gradual_unfreeze(
     if layers_per_phase < 1:
         raise ValueError(f"layers_per_phase is at least 1, got {layers_per_phase!r}")
     order = _new_layers_first(groups)
-    ends = [1, *range(1 + layers_per_phase, len(order), layers_per_phase)]
-    ends += [len(order)] if len(order) > ends[-1] else []
+    ends = [1, *range(1 + layers_per_phase, len(order), layers_per_phase), len(order)]
     trained = [order[:end] for end in ends]
     return _cumulated([(names[-1], names) for names in trained], phase_steps, plateau, warmup_steps)
 

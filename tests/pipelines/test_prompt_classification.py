@@ -13,12 +13,16 @@ from datasets import Dataset
 from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
     BertTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    T5Config,
+    T5ForConditionalGeneration,
     TextClassificationPipeline,
     ZeroShotClassificationPipeline,
     pipeline,
@@ -527,6 +531,19 @@ def test_an_official_chinesebert_is_not_taken_for_a_plain_bert(tiny_chinesebert_
     config.architectures = ["GlyceBertForMaskedLM"]
     with pytest.raises(ValueError, match="hf-nlpnotes convert-chinesebert SRC DST"):
         ZeroShotPromptPipeline(model=BertForMaskedLM(config), tokenizer=tokenizer)
+
+
+def test_encoder_decoders_with_and_without_masks(tiny_chinesebert_folder: Path) -> None:
+    tokenizer = BertTokenizer(vocab=str(tiny_chinesebert_folder / "vocab.txt"))
+    sizes = {"vocab_size": len(tokenizer), "d_model": 8, "decoder_start_token_id": 0}
+    t5 = T5ForConditionalGeneration(T5Config(d_kv=8, d_ff=8, num_layers=1, num_heads=1, **sizes))
+    with pytest.raises(ValueError, match=r"T5ForConditionalGeneration writes another text .*\(AutoModelForMaskedLM\)"):
+        ZeroShotPromptPipeline(model=t5, tokenizer=tokenizer)
+    ends = {"layers": 1, "attention_heads": 1, "ffn_dim": 8}
+    both = {f"{end}_{name}": value for name, value in ends.items() for end in ("encoder", "decoder")}
+    bart = BartForConditionalGeneration(BartConfig(max_position_embeddings=32, **both, **sizes))
+    answer = ZeroShotPromptPipeline(model=bart, tokenizer=tokenizer)("国足今晚出战", ["体育", "财经"])
+    assert sorted(answer["labels"]) == ["体育", "财经"]
 
 
 def test_the_default_is_the_embedded_model() -> None:

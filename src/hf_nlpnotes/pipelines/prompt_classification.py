@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers.pipelines.base import Pipeline
 
-from hf_nlpnotes.prompting.causal_scoring import CausalPromptEncoder, is_causal
+from hf_nlpnotes.prompting.causal_scoring import CausalPromptEncoder, fills_masks, is_causal
 from hf_nlpnotes.prompting.config import PROMPT_FILE, PromptConfig
 from hf_nlpnotes.prompting.encoding import PromptEncoder
 from hf_nlpnotes.prompting.label_words import ready_label_words
@@ -126,7 +126,7 @@ class ZeroShotPromptPipeline(Pipeline):
         self._options: dict[str, Any] = {}
         self._plans: dict[Any, Plan] = {}
         source = source_of(model, tokenizer, prompt, kwargs.get("task", ""), kwargs.get("dtype"))
-        _refuse_unconverted(source.model)
+        _refuse_unsuitable(source.model)
         source.model.eval()  # one that has just been trained would answer at random
         super().__init__(source.model, source.tokenizer, *args, **kwargs)
         self.tokenizer: Any
@@ -337,14 +337,20 @@ class ZeroShotPromptPipeline(Pipeline):
         return model_outputs["scores"].double()
 
 
-def _refuse_unconverted(model: Any) -> None:
-    """Raise where the Auto classes made a plain BERT of an official ChineseBERT, whose folder says it is one."""
+def _refuse_unsuitable(model: Any) -> None:
+    """Raise where a model fills no masks, or reads them without what it was trained on."""
     names = getattr(model.config, "architectures", None) or []
     if model.config.model_type == "bert" and any(name.startswith("Glyce") for name in names):
+        # The Auto classes made a plain BERT of it; its folder says what it is.
         raise ValueError(
             f"{model.name_or_path} is a ChineseBERT in the official layout, loaded as a plain BERT without its pinyin"
             " and glyphs. Convert it (`hf-nlpnotes convert-chinesebert SRC DST`), or load it with"
             " ChineseBertForMaskedLM and ChineseBertTokenizer and pass model=…, tokenizer=…."
+        )
+    if getattr(model.config, "is_encoder_decoder", False) and not fills_masks(model):
+        raise ValueError(
+            f"{type(model).__name__} writes another text in place of filling masks in this one: give a masked language"
+            " model (AutoModelForMaskedLM) or a causal one (AutoModelForCausalLM)."
         )
 
 

@@ -211,14 +211,28 @@ def is_causal(model: Any) -> bool:
         model (`PreTrainedModel`):
             The model, also with adapters of PEFT around it.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    masked = set(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
+    inner = _without_adapters(model)
     return (
         isinstance(inner, PreTrainedModel)
         and inner.can_generate()
         and not inner.config.is_encoder_decoder
-        and not any(parent.__name__ in masked for parent in type(inner).__mro__)
+        and not fills_masks(inner)
     )
+
+
+def fills_masks(model: Any) -> bool:
+    """Whether a model is of an architecture that `AutoModelForMaskedLM` has, or derived from one.
+
+    Args:
+        model (`PreTrainedModel`):
+            The model, also with adapters of PEFT around it.
+    """
+    masked = set(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
+    return any(parent.__name__ in masked for parent in type(_without_adapters(model)).__mro__)
+
+
+def _without_adapters(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def causal_word_scores(

@@ -144,6 +144,16 @@ def check_both_ways(table, features, logits, options):
     assert postprocess_predictions(table, features, logits, **arguments) == found.answers
 
 
+@pytest.mark.parametrize("negative", [False, True])
+def test_the_scripts_probabilities_are_those_among_its_list(negative):
+    table, features, logits = make_case(8)
+    table = {name: [*values[:3], *values[4:]] for name, values in table.items()}
+    found = extract_spans(table, features, logits, negative, 5, 6, mode="example_script")
+    for entries in found.n_best.values():
+        weights = np.exp([entry["start_logit"] + entry["end_logit"] for entry in entries])
+        np.testing.assert_allclose([entry["probability"] for entry in entries], weights / weights.sum(), rtol=1e-5)
+
+
 @pytest.mark.parametrize(("null", "answer"), [(0.75, ""), (-0.75, "empty")])
 def test_the_script_weighs_no_answer_against_nothing(null, answer):
     """Where a question has no valid span, its only rival is the entry "empty", whose two logits are 0."""

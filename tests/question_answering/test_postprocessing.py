@@ -154,6 +154,16 @@ def test_the_scripts_probabilities_are_those_among_its_list(negative):
         np.testing.assert_allclose([entry["probability"] for entry in entries], weights / weights.sum(), rtol=1e-5)
 
 
+def test_a_token_without_characters_may_be_the_scripts_answer():
+    """Byte-level tokenizers have such tokens; the script takes the best span, and its text is then ""."""
+    features = [{"example_id": "a", "offset_mapping": [None, (0, 1), (1, 1), (1, 2)]}]
+    logits = (np.array([[0, 2.0, 9, 1]]), np.array([[0, 1.0, 9, 2.5]]))
+    table = {"id": ["a"], "context": ["xy"]}
+    found = extract_spans(table, features, logits, mode="example_script")
+    assert [entry["text"] for entry in found.n_best["a"]][:2] == ["", "y"]
+    assert found.answers == postprocess_predictions(table, features, logits, mode="example_script") == {"a": ""}
+
+
 @pytest.mark.parametrize(("null", "answer"), [(0.75, ""), (-0.75, "empty")])
 def test_the_script_weighs_no_answer_against_nothing(null, answer):
     """Where a question has no valid span, its only rival is the entry "empty", whose two logits are 0."""

@@ -239,7 +239,9 @@ class TestEncoders:
 
     @pytest.mark.parametrize("device_map", [{"embeddings": "cpu", "encoder": "disk"}, {"": "disk"}])
     def test_an_encoder_that_is_not_in_one_place_is_refused(self, bert_folder, tmp_path, device_map):
-        with pytest.raises(ValueError, match=r"device_map put the encoder on .*meta.*: leave device_map out"):
+        # accelerate 1.7 refuses a whole model on the disk by itself, before we see it.
+        refusals = r"device_map put the encoder on .*meta.*: leave device_map out|offload the whole model to the disk"
+        with pytest.raises(ValueError, match=refusals):
             CrfForTokenClassification.from_encoder(bert_folder, device_map=device_map, offload_folder=tmp_path)
         in_one_place = CrfForTokenClassification.from_encoder(bert_folder, device_map={"": "cpu"})
         assert in_one_place.device.type == "cpu"

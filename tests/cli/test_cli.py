@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, pipeline
 
 import hf_nlpnotes
@@ -539,6 +540,26 @@ def test_convert_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["convert-chinesebert", str(tmp_path), str(tmp_path / "new")]) == 1
     assert capsys.readouterr().err.startswith("hf-nlpnotes: error: ")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_disk_that_is_full_where_tensors_are_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no OSError; but errors that nobody expects keep their traceback."""
+    from hf_nlpnotes.models.chinesebert import convert_chinesebert
+
+    for error in (SafetensorError("No space left on device (os error 28)"), ZeroDivisionError("a defect")):
+
+        def convert(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(convert_chinesebert, "convert_official", convert)
+        if isinstance(error, SafetensorError):
+            assert cli.main(["convert-chinesebert", "a", "b"]) == 1
+            assert capsys.readouterr().err == "hf-nlpnotes: error: No space left on device (os error 28)\n"
+        else:
+            with pytest.raises(ZeroDivisionError):
+                cli.main(["convert-chinesebert", "a", "b"])
 
 
 def test_a_reader_that_goes_away(tiny: None, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,11 +68,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except KeyboardInterrupt:
         return 130
-    except (OSError, TypeError, ValueError) as error:
+    except Exception as error:
+        if not isinstance(error, _expected_errors()):
+            raise
         message = " ".join(str(error).split())  # libraries tell on many lines
         sys.stderr.write(f"hf-nlpnotes: error: {message or type(error).__name__}\n")
         return 1
     return 0
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """What is told on a line, without a traceback."""
+    safetensors = sys.modules.get("safetensors")  # where no command has loaded it, it cannot have failed
+    # A full disk is an error of its own where tensors are written.
+    full_disk = () if safetensors is None else (safetensors.SafetensorError,)
+    return (OSError, TypeError, ValueError, *full_disk)
 
 
 def _write_utf8() -> None:

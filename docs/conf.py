@@ -46,7 +46,7 @@ napoleon_use_rtype = False
 # network.
 nitpicky = True
 # A type variable: the Sphinx of Python 3.10 looks for it among the classes.
-nitpick_ignore = [("py:class", "hf_nlpnotes.pretraining.rows.Lines")]
+nitpick_ignore = [("py:class", "hf_nlpnotes.pretraining.texts.Lines")]
 nitpick_ignore_regex = [(r"py:.*", r"(?!hf_nlpnotes\.).*")]
 
 templates_path: list[str] = []

@@ -47,6 +47,9 @@ class OverlapRule:
         short_texts: whether texts shorter than a window are found when the whole of one is the whole of another;
             otherwise never.
         shortest: evaluation texts of fewer characters are left out: labels, identifiers, "yes".
+
+    Raises:
+        ValueError: `window`, `count` or `shortest` is less than 1; `share` is not from 0 to less than 1.
     """
 
     window: int = 13
@@ -63,7 +66,12 @@ class OverlapRule:
             raise ValueError(f"share={self.share}: expected a number from 0 to less than 1")
 
     def found(self, hits: np.ndarray, windows: np.ndarray) -> np.ndarray:
-        """Which texts are found, given the number of their windows and how many of these were found, (texts,) each."""
+        """Which texts are found, (texts,) bool.
+
+        Args:
+            hits: (texts,) how many windows of each were found.
+            windows: (texts,) how many each has.
+        """
         return (hits > self.share * windows) | (hits >= self.count)
 
 
@@ -160,6 +168,8 @@ class EvaluationText:
 
         Args:
             paths: files, and folders, of which every file with one of `SUFFIXES` is read, at any depth.
+            rule: what counts as found; None: the usual one.
+            encoding: of all files.
 
         Raises:
             ValueError: a path is not there; a folder has no such file; there is no text at all; a file is not in
@@ -185,7 +195,15 @@ class EvaluationText:
 
     @classmethod
     def from_texts(cls, texts: Mapping[str, Sequence[str]], *, rule: OverlapRule | None = None) -> EvaluationText:
-        """Take texts by the name of the file or data set that they are from."""
+        """Take texts by the name of the file or data set that they are from.
+
+        Args:
+            texts: name of a file or data set → its texts.
+            rule: what counts as found; None: the usual one.
+
+        Raises:
+            ValueError: no text is as long as the rule's `shortest`.
+        """
         rule = rule or OverlapRule()
         hashes, counts, files = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for number, (name, own) in enumerate(texts.items()):
@@ -211,6 +229,9 @@ class EvaluationText:
     def find(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Look texts up.
 
+        Args:
+            texts: of the training text.
+
         Returns:
             (texts,) bool, whether each is found; (hits,) int64, index into `hashes` of each window that is there,
             text by text; (texts,) int64, how many hits each text has.
@@ -225,7 +246,11 @@ class EvaluationText:
         return self.rule.found(hits, counts), at[right], hits
 
     def found_texts(self, seen: np.ndarray) -> dict[str, tuple[int, int]]:
-        """For each file the number of its texts, and of those that are found by the windows `seen`, (hashes,) bool."""
+        """For each file the number of its texts, and of those that are found.
+
+        Args:
+            seen: (distinct windows,) bool, which of `hashes` the training text has.
+        """
         owners = np.repeat(np.arange(len(self.counts)), self.counts)
         hits = np.bincount(owners[seen[self.places]], minlength=len(self.counts))
         found = self.rule.found(hits, self.counts)
@@ -317,7 +342,14 @@ def _sentences(lines: list[str]) -> Iterable[str]:
 
 @dataclass(frozen=True)
 class SourceOverlap:
-    """What was dropped of a source of training text; `characters` as they stood there."""
+    """What was dropped of a source of training text.
+
+    Attributes:
+        lines: of the source.
+        dropped_lines: those of them that were dropped.
+        characters: of all lines, as they stood there.
+        dropped_characters: of the dropped lines.
+    """
 
     lines: int
     dropped_lines: int
@@ -327,7 +359,12 @@ class SourceOverlap:
 
 @dataclass(frozen=True)
 class FileOverlap:
-    """How many texts of an evaluation file were found in the training text, before anything was dropped."""
+    """How many texts of an evaluation file were found in the training text, before anything was dropped.
+
+    Attributes:
+        texts: of the file.
+        found: those of them that were found.
+    """
 
     texts: int
     found: int
@@ -335,7 +372,13 @@ class FileOverlap:
 
 @dataclass(frozen=True)
 class OverlapReport:
-    """What `drop_overlap` found: by source of training text, and by evaluation file. `str()` of it is a table."""
+    """What `drop_overlap` found: by source of training text, and by evaluation file. `str()` of it is a table.
+
+    Attributes:
+        rule: what counted as found.
+        sources: source of training text → what was dropped of it.
+        files: evaluation file → how many of its texts were found.
+    """
 
     rule: OverlapRule
     sources: dict[str, SourceOverlap]
@@ -390,6 +433,7 @@ def drop_overlap(
 
     Args:
         lines: with `text` and `source`.
+        evaluation: the texts to keep out.
         num_proc: processes; not for streams.
 
     Returns:

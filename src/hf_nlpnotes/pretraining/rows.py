@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset, Features, IterableDataset, Value, load_from_disk
@@ -24,9 +24,7 @@ from datasets import Sequence as ListOf
 from filelock import FileLock
 
 from .packing import word_starts
-
-Lines = TypeVar("Lines", Dataset, IterableDataset)
-"""A data set of one kind or the other: what comes in goes out."""
+from .texts import Lines
 
 Segmenter = Callable[[str], Iterable[str]]
 

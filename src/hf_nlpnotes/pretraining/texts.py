@@ -35,6 +35,8 @@ from .vocabulary import is_han
 logger = logging.getLogger(__name__)
 
 Lines = TypeVar("Lines", Dataset, IterableDataset)
+"""A data set of one kind or the other: what comes in goes out."""
+
 FEATURES = Features({"text": Value("string"), "source": Value("string")})
 BLOCK = 100  # neighbouring lines that `thin` keeps or drops together
 

@@ -174,23 +174,14 @@ def resumed(
     return ends[0], ends[1]
 
 
-def settings(preset: str) -> list[tuple[bool, int]]:
-    """Activation checkpointing and accumulation of two trainings: both of each, in each pair with some preset."""
-    turn = list(PRESETS).index(preset) % 2
-    return [(False, 1 + turn), (True, 2 - turn)]
-
-
-def named(preset: str, checkpointing: bool, accumulation: int) -> str:
-    return f"{preset}, checkpointing {checkpointing}, accumulation {accumulation}"
-
-
 def matrix(output: Path) -> dict[str, Spy]:
-    """Every preset with and without activation checkpointing and accumulation, then in float32."""
+    """Every preset × activation checkpointing × accumulation, then in float32."""
     found = {}
     for preset, make in PRESETS.items():
-        for checkpointing, accumulation in settings(preset):
-            key = named(preset, checkpointing, accumulation)
-            found[key] = train([make()], output, accumulation, **{CHECKPOINTING: checkpointing})
+        for checkpointing in (False, True):
+            for accumulation in (1, 2):
+                key = f"{preset}, checkpointing {checkpointing}, accumulation {accumulation}"
+                found[key] = train([make()], output, accumulation, **{CHECKPOINTING: checkpointing})
         found[f"{preset}, float32"] = train([make()], output, dtype=torch.float32)
     return found
 
@@ -374,10 +365,11 @@ def main() -> None:
     output = Path(sys.argv[1])
     torch.set_num_threads(1)
     found: dict[str, Any] = {"matrix": {key: (spy.weights, spy.logs) for key, spy in matrix(output).items()}}
-    for checkpointing, accumulation in settings("chain-thaw"):
-        spy = fallback(output, "chain-thaw", accumulation=accumulation, **{CHECKPOINTING: checkpointing})
-        key = named("chain-thaw", checkpointing, accumulation)
-        found.setdefault("fallback", {})[key] = (spy.weights, spy.logs)
+    for accumulation in (1, 2):
+        for checkpointing in (False, True):
+            spy = fallback(output, "chain-thaw", accumulation=accumulation, **{CHECKPOINTING: checkpointing})
+            key = f"chain-thaw, checkpointing {checkpointing}, accumulation {accumulation}"
+            found.setdefault("fallback", {})[key] = (spy.weights, spy.logs)
     counters = {name: ByteCounter() for name in ("gradual", "lisa", "accumulated", "fallback")}
     train([PRESETS["gradual"](), counters["gradual"]], output)
     train([PRESETS["lisa"](), counters["lisa"]], output, ddp_find_unused_parameters=False)

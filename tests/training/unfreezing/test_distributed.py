@@ -9,6 +9,7 @@ import pytest
 import torch
 
 PRESETS = ["gradual", "sequential", "chain-thaw", "lp-ft", "lisa"]
+SETTINGS = [f"checkpointing {checkpointing}, accumulation {n}" for checkpointing in (False, True) for n in (1, 2)]
 
 pytestmark = pytest.mark.slow
 
@@ -44,12 +45,11 @@ def norms(logs: list[dict]) -> list[float]:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_ranks_are_equal_and_end_where_one_process_ends(ranks, one, worker, preset, checkpointing) -> None:
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_ranks_are_equal_and_end_where_one_process_ends(ranks, one, worker, preset, setting) -> None:
     """In double precision, after every step."""
-    key = worker.named(preset, *worker.settings(preset)[checkpointing])
-    (first, logs), (second, _) = (rank["matrix"][key] for rank in ranks)
-    alone = one[key]
+    (first, logs), (second, _) = (rank["matrix"][f"{preset}, {setting}"] for rank in ranks)
+    alone = one[f"{preset}, {setting}"]
     assert len(first) == worker.STEPS
     assert distance(first, second) == 0
     assert distance(first, alone.weights) <= 1e-12
@@ -63,11 +63,10 @@ def test_in_single_precision(ranks, one, preset) -> None:
     assert distance(first, one[f"{preset}, float32"].weights) <= 1e-5
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_without_a_new_reducer(ranks, one, worker, checkpointing) -> None:
-    key = worker.named("chain-thaw", *worker.settings("chain-thaw")[checkpointing])
-    (first, logs), (second, _) = (rank["fallback"][key] for rank in ranks)
-    alone = one[key]
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_without_a_new_reducer(ranks, one, setting) -> None:
+    (first, logs), (second, _) = (rank["fallback"][f"chain-thaw, {setting}"] for rank in ranks)
+    alone = one[f"chain-thaw, {setting}"]
     assert distance(first, second) == 0
     assert distance(first, alone.weights) <= 1e-12
     assert norms(logs) == pytest.approx(norms(alone.logs), rel=1e-6)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hf_nlpnotes.prompting.fewclue import TNEWS_TOPICS
+from hf_nlpnotes.fewclue import TNEWS_TOPICS
 
 Example: TypeAlias = "tuple[str, int]"
 """A text and the number of its label."""

@@ -24,13 +24,12 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
+from hf_nlpnotes.model_inputs import accepted_inputs, longest_input
 from hf_nlpnotes.prompting import (
     PromptEncoder,
     Template,
     Verbalizer,
-    accepted_inputs,
     group_words,
-    longest_input,
     mask_logits,
     mask_positions,
     word_scores,

@@ -20,14 +20,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from hf_nlpnotes.model_inputs import accepted_inputs, longest_input
 from hf_nlpnotes.prompting import (
     PromptEncoder,
     Template,
     Verbalizer,
     WordGroup,
-    accepted_inputs,
     group_words,
-    longest_input,
     mask_logits,
     mask_positions,
     ready_label_words,

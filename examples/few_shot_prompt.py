@@ -46,9 +46,9 @@ from transformers.utils import logging
 
 import hf_nlpnotes
 from hf_nlpnotes.corpora.files import rows_of
+from hf_nlpnotes.fewclue import TNEWS_TOPICS
 from hf_nlpnotes.prompting import ready_label_words
 from hf_nlpnotes.prompting.config import PromptConfig
-from hf_nlpnotes.prompting.fewclue import TNEWS_TOPICS
 from hf_nlpnotes.prompting.model import PromptForSequenceClassification
 
 TOPICS = ["财经", "房产", "股票", "教育", "科技", "社会", "时政", "体育", "游戏", "娱乐"]

@@ -16,21 +16,23 @@ ANYTHING = None
 MAY_IMPORT: dict[str, set[str] | None] = {
     "_compat": set(),
     "layers": set(),
+    "model_inputs": set(),
     "question_answering": set(),
     "attention": set(),
     "models": {"layers"},
     "tagging": {"layers"},
-    "prompting": set(),  # models come in through the Auto classes
+    "prompting": {"model_inputs"},  # models come in through the Auto classes
+    "fewclue": {"prompting"},
     "training": {"layers", "_compat"},
     "adapters": {"layers"},
     "pretraining": {"models"},
     "corpora": {"tagging"},
     # The root has the embedded model's folder.
     "recipes": {"corpora", "models", "pretraining", "tagging", "training", "question_answering", "__init__"},
-    "pipelines": {"prompting", "tagging", "question_answering"},
+    "pipelines": {"prompting", "tagging", "question_answering", "model_inputs"},
     "evaluate_modules": {"tagging", "question_answering"},
     # A page around pipelines, which come in through `pipeline()`; the root has the embedded model's folder.
-    "app": {"attention", "models", "prompting", "tagging", "__init__"},
+    "app": {"attention", "model_inputs", "models", "prompting", "tagging", "__init__"},
     "_registration": {"models", "pipelines", "layers", "adapters"},
     "__init__": ANYTHING,  # public names, loaded when they are asked for
     "__main__": {"cli"},

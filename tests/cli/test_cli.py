@@ -18,8 +18,9 @@ import hf_nlpnotes
 from hf_nlpnotes import cli
 from hf_nlpnotes.cli import classify, demo
 from hf_nlpnotes.cli._output import text_width
-from hf_nlpnotes.prompting import PromptConfig, fewclue_runs
-from hf_nlpnotes.prompting.evaluation import Run
+from hf_nlpnotes.fewclue import runs
+from hf_nlpnotes.fewclue.results import Run
+from hf_nlpnotes.prompting import PromptConfig
 
 LINES = ["国足今晚出战", "银行业绩，股票", "", "  ", "手机芯片"]
 TEXTS = [line for line in LINES if line.strip()]
@@ -447,7 +448,7 @@ def test_eval_trains_the_revision_that_it_was_asked_about(
         asked.append((options["revision"], options["trust_remote_code"]))
         return Run(split, 0, 1, 0.5)
 
-    monkeypatch.setattr(fewclue_runs, "few_shot", few_shot)
+    monkeypatch.setattr(runs, "few_shot", few_shot)
     options = ["--tasks", "eprstmt", "--shots", "few", "--splits", "0", "--revision", "trial", "--quiet", "--json"]
     assert cli.main(["eval", "fewclue", "--data", str(fewclue), *options]) == 0
     assert asked == [("trial", False)]

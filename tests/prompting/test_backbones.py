@@ -13,7 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from hf_nlpnotes.prompting import WordGroup, accepted_inputs, longest_input, mask_positions
+from hf_nlpnotes.model_inputs import accepted_inputs, longest_input
+from hf_nlpnotes.prompting import WordGroup, mask_positions
 from hf_nlpnotes.prompting.predictions import Path, predict_masks, scoring_path
 from hf_nlpnotes.prompting.word_scorer import WordScorer
 

@@ -25,7 +25,8 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from hf_nlpnotes.prompting import WordGroup, accepted_inputs, longest_input, mask_logits, mask_positions, word_scores
+from hf_nlpnotes.model_inputs import accepted_inputs, longest_input
+from hf_nlpnotes.prompting import WordGroup, mask_logits, mask_positions, word_scores
 from hf_nlpnotes.prompting.predictions import scoring_path
 
 SIZES: dict[str, Any] = {

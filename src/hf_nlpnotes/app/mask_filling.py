@@ -10,8 +10,8 @@ import html
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from hf_nlpnotes.model_inputs import longest_input
 from hf_nlpnotes.models.chinesebert.pinyin_chinesebert import to_tone_mark
-from hf_nlpnotes.prompting.scoring import longest_input
 
 from ._bounds import bounded, counted
 

@@ -137,7 +137,7 @@ def _is_trained(args: argparse.Namespace) -> bool:
 
 def _by_labels(args: argparse.Namespace) -> Classify:
     """With the labels that a model has learnt."""
-    from hf_nlpnotes.prompting.scoring import longest_input
+    from hf_nlpnotes.model_inputs import longest_input
 
     pipe = make_pipeline("text-classification", args, device=device_of(args))
     limits = [limit for limit in (longest_input(pipe.model, pipe.tokenizer), args.max_length) if limit is not None]

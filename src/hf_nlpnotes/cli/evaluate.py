@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> None:
     """Measure a model."""
     from tqdm import tqdm
 
-    from hf_nlpnotes.prompting import fewclue
-    from hf_nlpnotes.prompting.evaluation import HEADER, TaskResult, table
+    from hf_nlpnotes import fewclue
+    from hf_nlpnotes.fewclue.results import HEADER, TaskResult, table
 
     # Whatever may be wrong with options and files is told before anything is computed.
     path = output_path(args.output)
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"{task.name} has no training split: add train_0.json, or leave it out with --shots zero")
 
     pipe = make_pipeline("zero-shot-prompt", args, device=device_of(args))
-    from hf_nlpnotes.prompting import fewclue_runs as runs
+    from hf_nlpnotes.fewclue import runs
 
     model = pipe.model.name_or_path
     options = runs.FewShotOptions(
@@ -143,7 +143,7 @@ def _evaluation_report(args: argparse.Namespace, model: str, tasks: Any, results
     import transformers
 
     from hf_nlpnotes import __version__
-    from hf_nlpnotes.prompting.evaluation import means
+    from hf_nlpnotes.fewclue import means
 
     names = "revision shots seeds limit calibration epochs learning_rate train_batch_size max_length"
     return {

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from hf_nlpnotes.model_inputs import accepted_inputs
 from hf_nlpnotes.prompting.causal_scoring import CausalPrompt, CausalPromptEncoder, causal_word_scores
 from hf_nlpnotes.prompting.demonstrations import DemonstrationPool
 from hf_nlpnotes.prompting.encoding import PromptEncoder
-from hf_nlpnotes.prompting.scoring import accepted_inputs, mask_positions
+from hf_nlpnotes.prompting.scoring import mask_positions
 from hf_nlpnotes.prompting.soft_prompts import SOFT_INDEX, SoftPrompt
 from hf_nlpnotes.prompting.static_prior import StaticVectors
 from hf_nlpnotes.prompting.template import Template

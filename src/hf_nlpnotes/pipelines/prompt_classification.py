@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from transformers.pipelines.base import Pipeline
 
+from hf_nlpnotes.model_inputs import longest_input
 from hf_nlpnotes.prompting.causal_scoring import CausalPromptEncoder, fills_masks, is_causal
 from hf_nlpnotes.prompting.config import PROMPT_FILE, PromptConfig
 from hf_nlpnotes.prompting.encoding import PromptEncoder
 from hf_nlpnotes.prompting.label_words import ready_label_words
-from hf_nlpnotes.prompting.scoring import longest_input
 from hf_nlpnotes.prompting.soft_prompts import save_tensors
 from hf_nlpnotes.prompting.static_prior import StaticVectors
 from hf_nlpnotes.prompting.template import Template

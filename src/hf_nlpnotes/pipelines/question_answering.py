@@ -11,7 +11,7 @@ import torch
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from hf_nlpnotes.prompting.scoring import accepted_inputs, longest_input
+from hf_nlpnotes.model_inputs import accepted_inputs, longest_input
 
 from ._qa_answers import Answer, SpanCandidates
 from ._qa_inputs import Question, questions_of

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers.pipelines.base import Pipeline
 
-from hf_nlpnotes.prompting.scoring import accepted_inputs, longest_input
+from hf_nlpnotes.model_inputs import accepted_inputs, longest_input
 from hf_nlpnotes.tagging.decoding import TagDecoder, crf_of
 from hf_nlpnotes.tagging.schemes import Span
 from hf_nlpnotes.tagging.user_dictionary import UserDictionary, force_spans

@@ -30,7 +30,7 @@ from .model import PromptForSequenceClassification
 from .predictions import mask_logits, predict_masks, scoring_path
 from .refinement import Refinement, learn_word_weights, refine_by_frequency, refine_by_relevance, refine_label_words
 from .reranking import best, pseudo_log_likelihood, rerank
-from .scoring import WordScores, accepted_inputs, longest_input, mask_positions, word_scores
+from .scoring import WordScores, mask_positions, word_scores
 from .search import (
     Assignment,
     best_assignments,
@@ -86,7 +86,6 @@ __all__ = [
     "WordGroup",
     "WordScorer",
     "WordScores",
-    "accepted_inputs",
     "best",
     "best_assignments",
     "candidate_words",
@@ -102,7 +101,6 @@ __all__ = [
     "label_prior_tensor",
     "label_word_scores",
     "learn_word_weights",
-    "longest_input",
     "mask_logits",
     "mask_positions",
     "mean_bias",

@@ -32,10 +32,12 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from hf_nlpnotes.model_inputs import accepted_inputs, longest_input
+
 from .collating import DataCollatorForPrompts, bind_templates
 from .config import PROMPT_FILE, PromptConfig
 from .predictions import predict_masks, without_dropout
-from .scoring import accepted_inputs, centred_scores, longest_input
+from .scoring import centred_scores
 from .second_look import second_look
 from .soft_prompts import (
     SOFT_FILE,

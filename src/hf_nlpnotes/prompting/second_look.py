@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hf_nlpnotes.model_inputs import accepted_inputs
+
 from .calibration import CONTENT_FREE_TEXTS, mean_bias
 from .collating import DataCollatorForPrompts
 from .reranking import best, rerank
-from .scoring import accepted_inputs
 from .soft_prompts import SOFT_INDEX
 from .word_scorer import PSEUDO_LOG_LIKELIHOOD, WordScorer
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from hf_nlpnotes.model_inputs import accepted_inputs, longest_input
+
 from .encoding import PromptEncoder
 from .predictions import without_dropout
-from .scoring import WordScores, accepted_inputs, longest_input, mask_positions
+from .scoring import WordScores, mask_positions
 from .template import Template
 from .verbalizer import Verbalizer, group_words
 from .word_scorer import WordScorer

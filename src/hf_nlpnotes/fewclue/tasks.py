@@ -18,8 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .config import PromptConfig
-from .label_words import ready_label_words
+from hf_nlpnotes.prompting.config import PromptConfig
+from hf_nlpnotes.prompting.label_words import ready_label_words
 
 SPLITS = 5
 """How many training splits of a task FewCLUE has, numbered from 0."""
@@ -232,6 +232,9 @@ def read_prompts(path: str | Path) -> dict[str, dict[str, Any]]:
 
     `{"eprstmt": {"template": "{text}这是{label}评。", "verbalizer": {"Negative": "差", "Positive": "好"}}}`, of which
     `template` or `verbalizer` may be left out. A template has the columns of `TaskDefinition`.
+
+    Args:
+        path: the file.
 
     Returns:
         Task → `template` and `words`, those that are given, for `load_task`.

@@ -96,6 +96,10 @@ class TaskResult:
 def accuracy(predicted: Sequence[str], expected: Sequence[str]) -> float:
     """Share of the answers that are right.
 
+    Args:
+        predicted: a label for each text.
+        expected: the right ones.
+
     Raises:
         `ValueError`: no answers, or not one for each text.
 
@@ -112,6 +116,12 @@ def accuracy(predicted: Sequence[str], expected: Sequence[str]) -> float:
 def majority(expected: Sequence[str]) -> float:
     """Accuracy of the best constant answer, the most frequent label of the texts themselves.
 
+    Args:
+        expected: the right label of each text.
+
+    Raises:
+        `ValueError`: no texts.
+
     >>> majority(["好", "好", "差", "好"])
     0.75
     """
@@ -123,6 +133,12 @@ def majority(expected: Sequence[str]) -> float:
 def summary(values: Sequence[float]) -> Summary:
     """Mean and sample standard deviation.
 
+    Args:
+        values: measurements of one thing.
+
+    Raises:
+        `ValueError`: no measurements.
+
     >>> summary([0.5, 0.75, 1.0])
     Summary(mean=0.75, deviation=0.25, count=3)
     """
@@ -133,7 +149,11 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def means(results: Sequence[TaskResult]) -> dict[str, float]:
-    """Mean over tasks, each counting once, of `majority`, `zero` and `few`, where every task has them."""
+    """Mean over tasks, each counting once, of `majority`, `zero` and `few`, where every task has them.
+
+    Args:
+        results: one a task.
+    """
     columns: dict[str, list[float | None]] = {
         "majority": [result.majority for result in results],
         "zero": [result.zero for result in results],
@@ -146,7 +166,11 @@ def means(results: Sequence[TaskResult]) -> dict[str, float]:
 
 
 def table(results: Sequence[TaskResult]) -> list[tuple[str, ...]]:
-    """Rows under `HEADER`, in percent; with several tasks the last row is the mean over them."""
+    """Rows under `HEADER`, in percent; with several tasks the last row is the mean over them.
+
+    Args:
+        results: one a task.
+    """
     rows: list[tuple[str, ...]] = [
         (
             result.task,

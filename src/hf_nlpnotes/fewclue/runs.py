@@ -15,11 +15,12 @@ from typing import Any
 
 from transformers import AutoTokenizer, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from .config import PromptConfig
-from .encoding import PromptEncoder
-from .evaluation import Run, TaskResult, accuracy, majority
-from .fewclue import FewClueTask
-from .model import PromptForSequenceClassification
+from hf_nlpnotes.prompting.config import PromptConfig
+from hf_nlpnotes.prompting.encoding import PromptEncoder
+from hf_nlpnotes.prompting.model import PromptForSequenceClassification
+
+from .results import Run, TaskResult, accuracy, majority
+from .tasks import FewClueTask
 
 Advance = Callable[[int], Any]
 """Told how many texts have been read since the last call."""
@@ -60,7 +61,11 @@ class FewShotOptions:
                 raise ValueError(f"{name} must be positive, got {value!r}.")
 
     def batch_for(self, texts: int) -> int:
-        """Texts a step."""
+        """Texts a step.
+
+        Args:
+            texts: how many there are to learn from.
+        """
         return self.batch_size or (_SMALL_BATCH if texts < _FEW_TEXTS else _LARGE_BATCH)
 
 
@@ -206,7 +211,13 @@ def prompted_model(model: str, task: FewClueTask, max_length: int | None = None,
 
 
 def result_of(task: FewClueTask, zero: float | None = None, runs: Sequence[Run] = ()) -> TaskResult:
-    """The measurements of a task, with the majority beside them."""
+    """The measurements of a task, with the majority beside them.
+
+    Args:
+        task: which the labels of the majority are of.
+        zero: accuracy without training, if it was measured.
+        runs: trainings and their tests, if there were any.
+    """
     most = majority(_labels(task.test))
     return TaskResult(task.name, len(task.words), task.test_name, len(task.test), most, zero, tuple(runs))
 

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
-from hf_nlpnotes.prompting import Template
-from hf_nlpnotes.prompting.evaluation import Summary
-from hf_nlpnotes.prompting.fewclue import TASKS, find_tasks, load_task, read_prompts
-from hf_nlpnotes.prompting.fewclue_runs import (
+from hf_nlpnotes.fewclue import TASKS, find_tasks, load_task, read_prompts
+from hf_nlpnotes.fewclue.results import Summary
+from hf_nlpnotes.fewclue.runs import (
     FewShotOptions,
     few_shot,
     limited,
@@ -25,6 +24,7 @@ from hf_nlpnotes.prompting.fewclue_runs import (
     texts_to_read,
     zero_shot,
 )
+from hf_nlpnotes.prompting import Template
 
 GOOD, BAD = ["酒店很好", "喜欢，开心", "推荐，干净", "服务满意"], ["酒店不好", "难过", "差，不干净", "不满意，不推荐"]
 OPINIONS = [

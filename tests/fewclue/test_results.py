@@ -8,7 +8,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import accuracy_score
 
-from hf_nlpnotes.prompting.evaluation import HEADER, Run, TaskResult, accuracy, majority, means, summary, table
+from hf_nlpnotes.fewclue.results import HEADER, Run, TaskResult, accuracy, majority, means, summary, table
 
 LABELS = ["好", "差", "中"]
 

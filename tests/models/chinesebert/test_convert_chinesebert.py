@@ -9,6 +9,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from hf_nlpnotes.models.chinesebert.convert_chinesebert import (
     is_official_folder,
     official_layout,
 )
+from hf_nlpnotes.models.chinesebert.paddle_chinesebert import read_paddle_weights
 
 HIDDEN, LAYERS, HEADS, FEED_FORWARD, POSITIONS, FONTS, PIXELS = 16, 2, 2, 24, 40, 3, 24 * 24
 LETTERS = "012345abcdefghijklmnopqrstuvwxyz"
@@ -522,6 +524,46 @@ def test_no_code_of_a_paddle_file_runs(official: Official, tmp_path: Path, proto
     with pytest.raises(ValueError, match=r"model_state\.pdparams.*mkdir.*could run code"):
         convert_official(official.path, tmp_path / "converted")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("memory", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "<i8", "|u1"])
+def test_arrays_of_a_paddle_file(tmp_path: Path, protocol: int, memory: Literal["C", "F"], dtype: str) -> None:
+    array = np.arange(12).reshape(4, 3).astype(dtype, order=memory)
+    file = tmp_path / "model_state.pdparams"
+    named = {"embeddings.word_embeddings.weight": array, "names": np.array(["a", "b"]), "step": np.float64(3)}
+    file.write_bytes(pickle.dumps(named, protocol))
+    weights = read_paddle_weights(file)
+    assert set(weights) == {"bert.embeddings.word_embeddings.weight"}
+    found = weights["bert.embeddings.word_embeddings.weight"].numpy()
+    assert found.dtype == array.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(found, array)
+
+
+class Forged:
+    """Pickles as an array of three numbers, whose type has the flags of one that owns Python objects."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __reduce__(self) -> tuple:
+        state = (1, (self.size,), ForgedType(), False, np.arange(3, dtype=np.float32).tobytes())
+        return np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), state
+
+
+class ForgedType:
+    def __reduce__(self) -> tuple:
+        return np.dtype, ("f4", False, True), (3, "<", None, None, None, -1, -1, 63)
+
+
+def test_memory_is_not_laid_out_by_a_paddle_file(tmp_path: Path) -> None:
+    file = tmp_path / "model_state.pdparams"
+    file.write_bytes(pickle.dumps({"embeddings.word_embeddings.weight": Forged(3)}))
+    assert read_paddle_weights(file)["bert.embeddings.word_embeddings.weight"].tolist() == [0, 1, 2]
+    file.write_bytes(pickle.dumps({"embeddings.word_embeddings.weight": Forged(1000)}))
+    with pytest.raises(ValueError, match=r"model_state\.pdparams.*reshape"):
+        read_paddle_weights(file)
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------

@@ -10,20 +10,15 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 PADDLE_WEIGHTS = "model_state.pdparams"
 
-_NUMPY_CORE = "numpy._core." if hasattr(np, "_core") else "numpy.core."
-_ALLOWED = {  # all that a pickle of named arrays needs, from protocol 2 to 5
-    *("numpy.ndarray", "numpy.dtype", "_codecs.encode", "collections.OrderedDict"),
-    *("builtins.tuple", "__builtin__.tuple", "builtins.bytearray", "__builtin__.bytearray"),
-    *(_NUMPY_CORE + name for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")),
-}
 _NAMES = (  # pattern there -> name here
     (r"^(chinesebert|bert)\.", ""),
     (r"\.layer_norm\.(weight|bias)$", r".LayerNorm.\1"),
@@ -44,14 +39,91 @@ _NAMES = (  # pattern there -> name here
 )
 
 
+class _Type:
+    """What a pickle says of an array's type. NumPy's own reader takes the file's word for how memory is laid out."""
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        self.name = name
+        self.order = "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+    @property
+    def numpy(self) -> np.dtype[Any] | None:
+        """The type, if it is one of numbers."""
+        if not re.fullmatch(r"[fiu][1248]", self.name):
+            return None
+        return np.dtype({"<": "<", ">": ">", "|": "|", "=": "="}[self.order] + self.name)
+
+
+class _Array:
+    """What a pickle says of an array; NumPy gets to see its type, shape and bytes once they are known to fit."""
+
+    def __init__(self) -> None:
+        self.shape: Any = (0,)
+        self.type: Any = _Type("f4")
+        self.order: Literal["C", "F"] = "C"
+        self.content: Any = b""
+
+    def __setstate__(self, state: Any) -> None:
+        self.shape, self.type, fortran, self.content = state[-4:]
+        self.order = "F" if fortran else "C"
+
+    @property
+    def numpy(self) -> np.ndarray | None:
+        """The array, if it is one of numbers, perhaps a view of the content.
+
+        Raises:
+            ValueError, TypeError: type, shape and content do not fit.
+        """
+        dtype = self.type.numpy
+        if dtype is None:
+            return None
+        # Python 2 wrote bytes as text.
+        content = self.content.encode("latin1") if isinstance(self.content, str) else self.content
+        array = np.frombuffer(content, dtype).reshape(self.shape, order=self.order)
+        return array.astype(dtype.newbyteorder("="), copy=False)  # torch knows the machine's own byte order only
+
+
+def _from_buffer(content: Any, kind: Any, shape: Any, order: Any, *axes: Any) -> _Array:
+    """An array of pickle protocol 5, whose memory is in the order C or F."""
+    if order not in ("C", "F"):
+        raise pickle.UnpicklingError(f"an array has the memory order {order!r} {axes}, expected 'C' or 'F'")
+    array = _Array()
+    array.__setstate__((shape, kind, order == "F", content))
+    return array
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """Bytes that a pickle of protocol 2 has as text."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it has bytes in the encoding {encoding!r}, expected 'latin1'")
+    return text.encode("latin1")
+
+
+_STAND_INS = {  # all that a pickle of named arrays refers to, from protocol 2 to 5 -> what is taken in its place
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Type,
+    "numpy.core.multiarray._reconstruct": lambda *_: _Array(),
+    "numpy.core.multiarray.scalar": lambda *_: None,
+    "numpy.core.numeric._frombuffer": _from_buffer,
+    "_codecs.encode": _encode,
+    "collections.OrderedDict": OrderedDict,
+    "builtins.tuple": tuple,
+    "builtins.bytearray": bytearray,
+}
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Unpickles arrays and containers; any other callable is an error, so that no code of the file runs."""
 
     def find_class(self, module: str, name: str) -> Any:
-        module = re.sub(r"^numpy\._?core\.", _NUMPY_CORE, module)  # renamed in NumPy 2
-        if f"{module}.{name}" not in _ALLOWED:
+        module = re.sub(r"^numpy\._core\.", "numpy.core.", module)  # renamed in NumPy 2
+        known = f"{module.replace('__builtin__', 'builtins')}.{name}"
+        if known not in _STAND_INS:
             raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not part of an array")
-        return super().find_class(module, name)
+        return _STAND_INS[known]
 
 
 def read_paddle_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -63,22 +135,33 @@ def read_paddle_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         with path.open("rb") as file:
             saved = _ArrayUnpickler(file, encoding="latin1").load()
+        arrays = _named_arrays(saved)
     except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(
             f"{path} cannot be read as weights of Paddle ({type(error).__name__}: {error}). Expected a whole pickle "
             "of NumPy arrays, as paddle.save(model.state_dict(), …) writes; anything else is not loaded, because it "
             "could run code"
         ) from error
-    if not isinstance(saved, dict):
-        raise ValueError(f"{path} should hold a dictionary of arrays, it holds a {type(saved).__name__}")
-    state = {}
-    for name, value in saved.items():
-        array = value[1] if isinstance(value, tuple) and len(value) == 2 else value  # since Paddle 2.1: (name, array)
-        if isinstance(array, np.ndarray) and array.dtype.kind in "fiu":  # else a table of internal names
-            state[_translate(name)] = torch.from_numpy(np.array(array.T if _is_linear(name, array) else array))
+    state = {
+        _translate(name): torch.from_numpy(np.array(array.T if _is_linear(name, array) else array))
+        for name, array in arrays.items()
+    }
     if "bert.embeddings.word_embeddings.weight" not in state:
         raise ValueError(f"{path} holds no embeddings.word_embeddings.weight: is it a ChineseBERT?")
     return state
+
+
+def _named_arrays(saved: Any) -> dict[str, np.ndarray]:
+    """The arrays of numbers that an unpickled file has by name."""
+    if not isinstance(saved, dict):
+        raise TypeError(f"it holds a {type(saved).__name__}, not a dictionary of arrays")
+    arrays = {}
+    for name, value in saved.items():
+        # Since Paddle 2.1: (name, array).
+        array = value[1] if isinstance(value, tuple) and len(value) == 2 else value
+        if isinstance(array, _Array) and (numbers := array.numpy) is not None:  # else a table of internal names
+            arrays[name] = numbers
+    return arrays
 
 
 def _translate(name: str) -> str:

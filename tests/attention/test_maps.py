@@ -1,5 +1,8 @@
 """The maps themselves: what they hold, what they refuse, how they are kept in a file."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,19 @@ def test_arrays_are_float32_and_frozen() -> None:
     float32 = np.ones((2, 3, 3), dtype=np.float32)
     LayerAttention("block", "encoder", float32)
     float32[0, 0, 0] = 0.5
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
+def test_copies_are_frozen_too(again: Callable[[AttentionMaps], AttentionMaps]) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(2, 3, 5)).astype(np.float32)
+    made = maps(layer(query=vectors, key=vectors, scaling=0.5), layer())
+    other = again(made)
+    for ours, theirs in zip(made.layers, other.layers, strict=True):
+        np.testing.assert_equal(vars(theirs), vars(ours))
+        assert not theirs.weights.flags.writeable
+    assert not other.layers[0].query.flags.writeable  # type: ignore[union-attr]  # it was given
+    assert other.tokens == made.tokens
 
 
 def test_scores_and_weights_by_the_formula() -> None:

@@ -91,6 +91,10 @@ class LayerAttention:
         if len({self.query is None, self.key is None, self.scaling is None}) > 1:
             raise ValueError(f"{self.name!r} has some of query, key and scaling: give all three or none")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made anew: NumPy forgets there that an array is read-only."""
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
     def _expect(self, field: str, shape: tuple[int, ...]) -> None:
         array = getattr(self, field)
         if array is not None and array.shape[: len(shape)] != shape:

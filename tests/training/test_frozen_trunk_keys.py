@@ -1,9 +1,12 @@
 """What an encoder is called with: what a cache can tell apart, and what it refuses to keep states for."""
 
+import warnings
+
 import pytest
 import torch
+from torch import nn
 
-from hf_nlpnotes.training.frozen_trunk_keys import encoder_call
+from hf_nlpnotes.training.frozen_trunk_keys import encoder_call, fingerprint
 
 
 def forward(input_ids=None, attention_mask=None, position_ids=None, scale=1.0, **kwargs):
@@ -54,3 +57,49 @@ def test_a_mask_of_another_shape_does_not_say_what_is_padding():
     call = encoder_call(forward, (IDS, torch.ones(2, 1, 3, 3)), {})
     with pytest.raises(ValueError, match=r"attention_mask has the shape \(2, 1, 3, 3\).*exact=True"):
         call.real_positions()
+
+
+def number() -> str:
+    encoder = nn.Linear(2, 2)
+    return fingerprint(encoder, [("weight", torch.ones(2, 2))], [encoder], "")
+
+
+PRECISIONS = {
+    "mkldnn.matmul": (torch.backends.mkldnn.matmul, "bf16"),
+    "mkldnn.conv": (torch.backends.mkldnn.conv, "bf16"),
+    "cuda.matmul": (torch.backends.cuda.matmul, "tf32"),
+    "cudnn.conv": (torch.backends.cudnn.conv, "ieee"),
+}
+
+
+@pytest.fixture
+def put_back():
+    """The precisions are again what they were: they are the whole process's."""
+    before = [(kind, kind.fp32_precision) for kind, _ in PRECISIONS.values()]
+    yield
+    for kind, precision in before:
+        kind.fp32_precision = precision
+
+
+@pytest.mark.usefixtures("put_back")
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_states_of_another_precision_are_others(name):
+    """And a fingerprint is there at all: torch refuses to read the older settings after one of these was set."""
+    kind, other = PRECISIONS[name]
+    before, usual = number(), kind.fp32_precision
+    assert number() == before
+    kind.fp32_precision = other
+    assert number() != before
+    kind.fp32_precision = usual
+    assert number() == before
+
+
+@pytest.mark.usefixtures("put_back")
+def test_the_older_setting_of_the_precision_counts_too():
+    numbers = []
+    for precision in ("high", "highest"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch 2.9 announces the end of this setting
+            torch.set_float32_matmul_precision(precision)
+        numbers.append(number())
+    assert numbers[0] != numbers[1]

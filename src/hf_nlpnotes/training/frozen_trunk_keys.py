@@ -161,12 +161,16 @@ def fingerprint(
         digest.update(repr(getattr(config, "_attn_implementation", None)).encode())
     for part in parts:
         digest.update(repr(part).encode())
+    # These precisions show what the older `torch.set_float32_matmul_precision` and `allow_tf32` set, too. Those cannot
+    # be read once a program has set one of these: torch raises.
     numerics = (
         torch.get_num_threads(),
-        torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
         torch.backends.mkldnn.enabled,
-        torch.backends.cuda.matmul.allow_tf32,
+        torch.backends.mkldnn.matmul.fp32_precision,
+        torch.backends.mkldnn.conv.fp32_precision,
+        torch.backends.cuda.matmul.fp32_precision,
+        torch.backends.cudnn.conv.fp32_precision,
     )
     versions = (torch.__version__, transformers.__version__, type(encoder).__qualname__)
     digest.update(repr((_LAYOUT, device, numerics, versions, extra)).encode())

@@ -284,7 +284,7 @@ def prompted_adapter() -> None:
 def card_is_kept() -> None:
     card = ModelCard("---\npipeline_tag: fill-mask\ntags: [hf_nlpnotes]\n---\n\n# Measured: 0.5\n")
     API.create_repo("someone/card")
-    # `card.push_to_hub()` of huggingface_hub 1.31 asks huggingface.co whether the card is valid, whatever the endpoint.
+    # `card.push_to_hub()` of huggingface_hub asks huggingface.co whether the card is valid, whatever the endpoint.
     API.upload_file(path_or_fileobj=str(card).encode(), path_in_repo="README.md", repo_id="someone/card")
     AutoModelForMaskedLM.from_pretrained(FOLDER).push_to_hub("someone/card", tags=["chinesebert"])
     kept = ModelCard.load("someone/card")

@@ -163,14 +163,15 @@ def fingerprint(
         digest.update(repr(part).encode())
     # These precisions show what the older `torch.set_float32_matmul_precision` and `allow_tf32` set, too. Those cannot
     # be read once a program has set one of these: torch raises.
+    backends: Any = torch.backends  # mypy sees modules where torch puts objects with these attributes
     numerics = (
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
-        torch.backends.mkldnn.enabled,
-        torch.backends.mkldnn.matmul.fp32_precision,
-        torch.backends.mkldnn.conv.fp32_precision,
-        torch.backends.cuda.matmul.fp32_precision,
-        torch.backends.cudnn.conv.fp32_precision,
+        backends.mkldnn.enabled,
+        backends.mkldnn.matmul.fp32_precision,
+        backends.mkldnn.conv.fp32_precision,
+        backends.cuda.matmul.fp32_precision,
+        backends.cudnn.conv.fp32_precision,
     )
     versions = (torch.__version__, transformers.__version__, type(encoder).__qualname__)
     digest.update(repr((_LAYOUT, device, numerics, versions, extra)).encode())

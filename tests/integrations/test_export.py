@@ -56,8 +56,13 @@ def state(case, model):
     return case[1]
 
 
-def dynamic_shapes():
-    batch, length = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("length", min=2, max=64)
+# The ONNX exporter of torch 2.9 refuses a batch of one where `scaled_dot_product_attention` gets a mask, a BERT's too.
+# What it exports with this bound takes one example all the same.
+LEAST_BATCH_OF_ONNX = 2 if torch.__version__.startswith("2.9.") else 1
+
+
+def dynamic_shapes(least_batch=1):
+    batch, length = torch.export.Dim("batch", min=least_batch, max=64), torch.export.Dim("length", min=2, max=64)
     return {name: {0: batch, 1: length} for name in ("input_ids", "pinyin_ids", "attention_mask")}
 
 
@@ -131,7 +136,7 @@ def test_onnx_runs_in_onnxruntime(model, state, tmp_path):
             str(tmp_path / "model.onnx"),
             kwargs=inputs,
             dynamo=True,
-            dynamic_shapes=dynamic_shapes(),
+            dynamic_shapes=dynamic_shapes(LEAST_BATCH_OF_ONNX),
             input_names=list(inputs),
             output_names=["logits"],
             verbose=False,

@@ -76,6 +76,8 @@ def rows(kind: str) -> list[dict[str, Any]]:
     ids = torch.randint(5, 40, (8, 6), generator=generator)
     if kind == "sequence":
         return [{"input_ids": row, "labels": i % 2} for i, row in enumerate(ids)]
+    if kind == "numbers":
+        return [{"input_ids": row, "labels": float(i % 2)} for i, row in enumerate(ids)]
     if kind == "choice":
         return [{"input_ids": torch.stack([row, row.flip(0)]), "labels": i % 2} for i, row in enumerate(ids)]
     if kind == "span":
@@ -106,7 +108,7 @@ def grad_norm(folder: Path, model: Any, kind: str, accumulation: int, *, mend_tr
 
 MODELS = {
     "sequence": (bert, "sequence", 4),
-    "regression": (lambda: bert(num_labels=1), "sequence", 4),
+    "regression": (lambda: bert(num_labels=1), "numbers", 4),
     "tags": (lambda: bert(BertForTokenClassification), "tags", 4),
     "choice": (lambda: bert(BertForMultipleChoice), "choice", 4),
     "masked": (lambda: bert(BertForMaskedLM), "tokens", 4),

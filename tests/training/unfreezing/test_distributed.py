@@ -77,7 +77,7 @@ def test_only_what_trains_is_sent(ranks, case) -> None:
     for rank in ranks:
         sent, trainable = rank["bytes"][case]
         assert len(sent) == 10
-        assert all(0 < a <= 1.05 * b for a, b in zip(sent, trainable, strict=True))
+        assert all(b <= a <= 1.05 * b for a, b in zip(sent, trainable, strict=True))
 
 
 def test_without_a_new_reducer_everything_is_sent(ranks) -> None:
@@ -103,7 +103,7 @@ def test_plateaus_are_reached_under_way(ranks) -> None:
 
 def test_freezing_before_wrapping_lets_the_ranks_diverge(ranks) -> None:
     """In silence: which is why the callback raises."""
-    first, second = (rank["naive"]["False"] for rank in ranks)
+    first, second = (rank["naive"] for rank in ranks)
     assert (first[1] - second[1]).abs().max().item() == 0
     assert (first[-1] - second[-1]).abs().max().item() > 1e-3
     for rank in ranks:
@@ -111,8 +111,7 @@ def test_freezing_before_wrapping_lets_the_ranks_diverge(ranks) -> None:
 
 
 def test_a_group_added_later_breaks_the_scheduler(ranks) -> None:
-    for rank in ranks:
-        assert isinstance(rank["naive"]["True"], str)
+    assert all(rank["group added"] for rank in ranks)
 
 
 def test_what_ddp_cannot_do_is_said(ranks) -> None:

@@ -110,7 +110,7 @@ def test_transformers_refuses_tasks_that_it_removed_before_it_looks_for_them(pro
     before, after, _, _ = probe
     assert after["question-answering"] == "question-answering"
     if not before["removed"]:
-        pytest.skip("this transformers has no table of removed tasks (5.18 has none): it knows nothing of the task")
+        pytest.skip("this transformers has no table of removed tasks (5.17 has none): it knows nothing of the task")
     assert "has been removed from transformers" in before["question-answering"]
 
 

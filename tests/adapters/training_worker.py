@@ -17,6 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 
+import hf_nlpnotes._compat  # noqa: F401 -- several processes of a CPU resume, with transformers 5.17 too
 from hf_nlpnotes.adapters import BottleneckAdapterConfig, save_unfrozen_layers
 
 TEXTS = [

@@ -35,7 +35,7 @@ class Source:
 class PromptedModel(AutoModelForMaskedLM):
     """What `pipeline()` loads a name with: the model remembers the revision, which its `prompt.json` must be of too.
 
-    Neither a model of transformers nor its configuration does.
+    transformers 5.17 has it in `config._commit_hash`, 5.23 no longer.
     """
 
     @classmethod
@@ -142,8 +142,7 @@ def _soft_prompt(prompt: PromptConfig, folder: str, revision: str | None, model:
 
 def _revision_of(model: Any) -> str | None:
     """The revision of the repository that a model is of, as far as it knows."""
-    revision: str | None = getattr(model, "hub_revision", None)
-    return revision
+    return getattr(model, "hub_revision", None) or getattr(model.config, "_commit_hash", None)
 
 
 def _language_model(name: Any, *args: Any, **options: Any) -> Any:

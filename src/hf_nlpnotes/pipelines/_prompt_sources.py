@@ -35,7 +35,7 @@ class Source:
 class PromptedModel(AutoModelForMaskedLM):
     """What `pipeline()` loads a name with: the model remembers the revision, which its `prompt.json` must be of too.
 
-    transformers 5.17 has it in `config._commit_hash`, 5.23 no longer.
+    transformers 5.17 has it in `config._commit_hash`, 5.18 no longer.
     """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What one supported release of transformers names otherwise than another. No other module asks which one is there."""
+"""What one supported release of transformers names or does otherwise than others. No other module asks which it is."""
 
 import re
 from typing import Any, Final

@@ -40,6 +40,7 @@ from transformers.utils import logging
 import hf_nlpnotes
 from hf_nlpnotes.adapters import BottleneckAdapterConfig, new_layers
 from hf_nlpnotes.corpora import read_texts
+from hf_nlpnotes.training import leave_process_group
 
 OPINIONS = {
     "差评": ["质量太差，用了两天就坏", "客服态度恶劣，再也不买", "房间又脏又吵，一夜没睡", "和图片完全不一样，失望"],
@@ -188,3 +189,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

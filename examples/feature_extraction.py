@@ -32,6 +32,7 @@ from transformers import (
 
 import hf_nlpnotes
 from hf_nlpnotes.corpora import read_texts
+from hf_nlpnotes.training import leave_process_group
 from hf_nlpnotes.training.feature_vectors import extract_features
 from hf_nlpnotes.training.frozen_trunk import FeatureExtraction
 
@@ -130,3 +131,4 @@ def logistic_regression(options: Options, texts: DatasetDict) -> float:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

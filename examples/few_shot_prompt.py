@@ -50,6 +50,7 @@ from hf_nlpnotes.fewclue import TNEWS_TOPICS
 from hf_nlpnotes.prompting import ready_label_words
 from hf_nlpnotes.prompting.config import PromptConfig
 from hf_nlpnotes.prompting.model import PromptForSequenceClassification
+from hf_nlpnotes.training import leave_process_group
 
 TOPICS = ["财经", "房产", "股票", "教育", "科技", "社会", "时政", "体育", "游戏", "娱乐"]
 OPINIONS = {"Negative": "差评", "Positive": "好评"}
@@ -282,3 +283,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

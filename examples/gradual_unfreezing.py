@@ -42,6 +42,7 @@ from transformers.utils import logging
 
 import hf_nlpnotes
 from hf_nlpnotes.corpora import read_texts
+from hf_nlpnotes.training import leave_process_group
 from hf_nlpnotes.training.unfreezing import (
     LISA,
     ChainThaw,
@@ -185,3 +186,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

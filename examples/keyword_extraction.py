@@ -32,6 +32,7 @@ from transformers import HfArgumentParser, pipeline
 
 from hf_nlpnotes.corpora import TaggedSentence, of_keywords, read_keywords, read_tagged
 from hf_nlpnotes.tagging import Scores, tags_to_spans
+from hf_nlpnotes.training import leave_process_group
 
 METHODS = ["神经网络", "遗传算法", "支持向量机", "小波变换", "有限元法", "聚类分析"]
 OBJECTS = ["图像识别", "语音合成", "故障诊断", "机器翻译", "路径规划", "股票预测"]
@@ -102,3 +103,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

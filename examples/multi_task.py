@@ -42,6 +42,7 @@ from transformers.utils import logging
 
 import hf_nlpnotes
 from hf_nlpnotes.corpora import read_texts
+from hf_nlpnotes.training import leave_process_group
 from hf_nlpnotes.training.multi_task import MultiTaskModel
 from hf_nlpnotes.training.multi_task_data import MultiTaskDataset, task_datasets
 from hf_nlpnotes.training.multi_task_sampling import TaskSampling
@@ -222,3 +223,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

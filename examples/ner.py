@@ -39,6 +39,7 @@ from transformers import HfArgumentParser, pipeline
 
 from hf_nlpnotes.corpora import TaggedSentence, of_text, read_columns, read_json_lines, read_tagged
 from hf_nlpnotes.tagging import classification_report
+from hf_nlpnotes.training import leave_process_group
 
 
 @dataclass
@@ -87,3 +88,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

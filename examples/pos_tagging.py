@@ -32,6 +32,7 @@ from transformers import HfArgumentParser, pipeline
 
 from hf_nlpnotes.corpora import TaggedSentence, of_words, read_conllu, read_tagged
 from hf_nlpnotes.tagging import PosScores, Scores, joint_scores, pos_accuracy, tags_to_spans
+from hf_nlpnotes.training import leave_process_group
 
 
 @dataclass
@@ -103,3 +104,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

@@ -31,7 +31,6 @@ from __future__ import annotations
 import logging
 import sys
 
-from torch import distributed
 from transformers import HfArgumentParser
 
 from hf_nlpnotes.recipes.pretraining import (
@@ -45,6 +44,7 @@ from hf_nlpnotes.recipes.pretraining import (
     publish,
     train_masked_lm,
 )
+from hf_nlpnotes.training import leave_process_group
 
 
 def main(options: list[str] | None = None) -> None:
@@ -63,9 +63,8 @@ def main(options: list[str] | None = None) -> None:
     network = model_to_go_on_from(run) if model.model_name_or_path else new_model(run, data)
     train_masked_lm(run, data, network)
     publish(run, data, network)
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

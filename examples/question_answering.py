@@ -63,6 +63,7 @@ from hf_nlpnotes.question_answering import (
     squad_v1,
     squad_v2,
 )
+from hf_nlpnotes.training import leave_process_group
 
 METRICS = {metric.__name__: metric for metric in (squad_v1, squad_v2, cmrc2018, drcd)}
 LABELS = {"start_positions", "end_positions"}
@@ -244,3 +245,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

@@ -48,6 +48,7 @@ from hf_nlpnotes.corpora import read_texts
 from hf_nlpnotes.layers.layer_selection import LayerSelection
 from hf_nlpnotes.layers.scalar_mix import plot_weights
 from hf_nlpnotes.models.layer_selection import LayerSelectionForSequenceClassification
+from hf_nlpnotes.training import leave_process_group
 
 GOOD, BAD = ["很好", "很满意", "值得推荐", "非常舒服", "好极了"], ["太差", "很失望", "不推荐", "一塌糊涂", "糟透了"]
 THINGS = ["房间", "服务", "早餐", "床", "位置", "前台", "大堂", "浴室"]
@@ -173,3 +174,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

@@ -35,6 +35,7 @@ from transformers.utils import logging
 
 import hf_nlpnotes
 from hf_nlpnotes.corpora import read_texts
+from hf_nlpnotes.training import leave_process_group
 from hf_nlpnotes.training.loss_scaling import correct_loss_scaling
 from hf_nlpnotes.training.self_distillation import SelfDistillation
 from hf_nlpnotes.training.self_ensemble import SelfEnsemble
@@ -143,3 +144,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

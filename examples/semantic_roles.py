@@ -31,6 +31,7 @@ from transformers import HfArgumentParser, pipeline
 
 from hf_nlpnotes.corpora import TaggedSentence, of_roles, read_roles, read_tagged
 from hf_nlpnotes.tagging import Scores, srl_scores, tags_to_spans
+from hf_nlpnotes.training import leave_process_group
 
 
 @dataclass
@@ -88,3 +89,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

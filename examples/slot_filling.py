@@ -32,6 +32,7 @@ from transformers import HfArgumentParser, pipeline
 
 from hf_nlpnotes.corpora import TaggedSentence, of_text, read_tagged, read_utterances
 from hf_nlpnotes.tagging import tags_to_spans
+from hf_nlpnotes.training import leave_process_group
 
 SONGS = ["夜曲", "稻香", "红豆", "平凡之路", "青花瓷", "后来"]
 PATTERNS = {
@@ -107,3 +108,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

@@ -41,6 +41,7 @@ from transformers.utils import logging
 
 import hf_nlpnotes
 from hf_nlpnotes.corpora import read_texts
+from hf_nlpnotes.training import leave_process_group
 from hf_nlpnotes.training.two_stage import carry_encoder, record_lineage
 
 GOOD, BAD = ["很好", "很满意", "值得推荐", "非常舒服", "好极了"], ["太差", "很失望", "不推荐", "一塌糊涂", "糟透了"]
@@ -146,3 +147,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

@@ -30,6 +30,7 @@ from transformers import HfArgumentParser, pipeline
 
 from hf_nlpnotes.corpora import TaggedSentence, of_words, read_segmented, read_tagged
 from hf_nlpnotes.tagging import SegmentationScores, segmentation_scores, tags_to_words
+from hf_nlpnotes.training import leave_process_group
 
 
 @dataclass
@@ -86,3 +87,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +87,11 @@ def test_the_best_checkpoint_comes_back_whole(case: str, tiny_chinesebert_folder
 
 
 @pytest.fixture(scope="module")
-def two_processes(tiny_chinesebert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def two_processes(
+    torchrun: Callable[..., Any], tiny_chinesebert_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
     output = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", str(WORKER), str(tiny_chinesebert_folder), str(output)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    torchrun(WORKER, tiny_chinesebert_folder, output)
     return [torch.load(output / f"rank{rank}.pt") for rank in range(2)]
 
 

@@ -19,6 +19,7 @@ from transformers import (
 
 import hf_nlpnotes._compat  # noqa: F401 -- several processes of a CPU resume, with transformers 5.17 too
 from hf_nlpnotes.adapters import BottleneckAdapterConfig, save_unfrozen_layers
+from hf_nlpnotes.training import leave_process_group
 
 TEXTS = [
     "我喜欢猫",
@@ -111,8 +112,8 @@ def main() -> None:
     results["world_size"] = dist.get_world_size()
     torch.save(results, output / f"rank{dist.get_rank()}.pt")
     dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

@@ -138,6 +138,15 @@ def test_answer(model: list[str], questions: str, tmp_path: Path, capsys: Captur
     assert answer["answer"] == "北京"
 
 
+def test_the_process_group_is_left_last(
+    model: list[str], entities: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, written = tmp_path / "tagger", []
+    monkeypatch.setattr("hf_nlpnotes.training.leave_process_group", lambda: written.append(folder.is_dir()))
+    assert cli.main(["train", "tag", "--data", entities, "--output", str(folder), *model, *FEW]) == 0
+    assert written == [True]
+
+
 def test_nothing_is_replaced_unasked(model: list[str], reviews: str, tmp_path: Path, capsys: Captured) -> None:
     folder = tmp_path / "classifier"
     folder.mkdir()

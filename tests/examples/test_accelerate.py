@@ -69,3 +69,10 @@ def test_the_list_of_examples_is_complete() -> None:
     for path in FOLDER.parent.glob("[!_]*.py"):
         assert f"[`{path.name}`]({path.name})" in text
     assert text.count("](") == len(list(FOLDER.parent.glob("[!_]*.py"))) + 1, "and names nothing else"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.parent.glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_who_trains_leaves_the_process_group_last(path) -> None:
+    text = path.read_text(encoding="utf-8")
+    trains = any(name in text for name in ("Trainer", "_tagging_training", "train_masked_lm"))
+    assert text.endswith("main()\n    leave_process_group()\n") == trains

@@ -1,11 +1,11 @@
 """The example runs, on the tiny model: its own texts, a folder of data, a file, and two processes."""
 
 import json
-import os
 import runpy
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,15 +83,14 @@ def test_a_file(
 
 
 def test_two_processes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_chinesebert_folder: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    torchrun: Callable[..., Any],
+    tiny_chinesebert_folder: Path,
 ) -> None:
     arguments = ["--model", str(tiny_chinesebert_folder), "--seeds", "1", "--epochs", "2", "--plain_epochs", "2"]
     header, rows = run(monkeypatch, capsys, *arguments)
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", str(SCRIPT), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = torchrun(SCRIPT, *arguments)
     # Gloo of torch 2.9 says on the standard output that "[Gloo] Rank 0 is connected to 1 peer ranks. …".
     lines = [line.split() for line in done.stdout.splitlines() if not line.startswith("[Gloo]")]
     assert lines == [header, *rows]

@@ -12,6 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from transformers import AutoTokenizer, DataCollatorForTokenClassification, Trainer, TrainingArguments
 
 from hf_nlpnotes.models.chinesebert import ChineseBertForMaskedLM, ChineseBertForTokenClassification
+from hf_nlpnotes.training import leave_process_group
 
 TEXTS = [
     "我喜欢猫",
@@ -101,9 +102,9 @@ def main() -> None:
     if dist.get_rank() == 0:
         torch.save(result, output / "result.pt")
     dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     main()
+    leave_process_group()

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments
 
 from hf_nlpnotes.prompting.config import PromptConfig
 from hf_nlpnotes.prompting.model import PromptForSequenceClassification
+from hf_nlpnotes.training import leave_process_group
 
 PROMPT = PromptConfig(
     template={"{soft:2}{text}这是{label}评。": 2, "{label}：{text}": 1},
@@ -61,9 +62,9 @@ def main() -> None:
     result = json.dumps({"losses": losses, "world_size": dist.get_world_size()})
     (output / f"rank{rank}.json").write_text(result, encoding="utf-8")
     dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     main()
+    leave_process_group()

@@ -4,7 +4,6 @@ Run as a script, this file is one of the processes: `torchrun --nproc_per_node 2
 """
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from transformers import Trainer, TrainingArguments
 
 from hf_nlpnotes.models.chinesebert import ChineseBertTokenizer, DataCollatorForChineseBertMaskedLM
 from hf_nlpnotes.pretraining.masking_epoch import MaskingEpoch
+from hf_nlpnotes.training import leave_process_group
 
 STEPS, ROWS = 5, 8  # steps an epoch, rows a step
 
@@ -67,20 +67,9 @@ def train(folder: Path, output: Path, batch: int, accumulation: int) -> list[tup
 
 
 @pytest.fixture(scope="module")
-def two_processes(tiny_chinesebert_folder, tmp_path_factory):
+def two_processes(torchrun, tiny_chinesebert_folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*command, __file__, str(tiny_chinesebert_folder), str(output)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    torchrun(__file__, tiny_chinesebert_folder, output)
     return [torch.load(output / f"rank{rank}.pt") for rank in range(2)]
 
 
@@ -104,8 +93,8 @@ def main() -> None:
     result = {"world_size": distributed.get_world_size(), "seen": seen}
     torch.save(result, output / f"rank{distributed.get_rank()}.pt")
     distributed.barrier()
-    distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,22 +12,11 @@ from hf_nlpnotes.prompting.model import PromptForSequenceClassification
 WORKER = Path(__file__).with_name("prompt_worker.py")
 
 
-def test_two_processes_train_as_one(tiny_chinesebert_folder, tmp_path):
+def test_two_processes_train_as_one(torchrun, tiny_chinesebert_folder, tmp_path):
     """4 parts on 2 processes, prompts of unequal length, soft tokens, clipped gradients: losses and weights."""
     together, alone = tmp_path / "two", tmp_path / "one"
     together.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*command, str(WORKER), str(tiny_chinesebert_folder), str(together)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    torchrun(WORKER, tiny_chinesebert_folder, together)
     spec = importlib.util.spec_from_file_location("prompt_worker", WORKER)
     worker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(worker)

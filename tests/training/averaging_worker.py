@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import TokenClassifierOutput
 
+from hf_nlpnotes.training import leave_process_group
 from hf_nlpnotes.training.self_distillation import SelfDistillation
 from hf_nlpnotes.training.self_ensemble import SelfEnsemble
 
@@ -195,9 +196,9 @@ def main():
     if rank == 0:
         (output / "result.json").write_text(json.dumps({"world_size": dist.get_world_size()}), encoding="utf-8")
     dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     main()
+    leave_process_group()

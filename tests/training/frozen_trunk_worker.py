@@ -13,6 +13,7 @@ from frozen_trunk_runs import Losses, Rows, build, train
 from torch import nn
 
 from hf_nlpnotes._compat import CHECKPOINTING
+from hf_nlpnotes.training import leave_process_group
 from hf_nlpnotes.training.frozen_trunk import FeatureExtraction
 
 
@@ -46,8 +47,8 @@ def main() -> None:
     results["double"] = result(model, losses, extraction)
     torch.save({**results, "world_size": dist.get_world_size()}, output / f"rank{dist.get_rank()}.pt")
     dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
+from hf_nlpnotes.training import leave_process_group
 from hf_nlpnotes.training.loss_scaling import correct_loss_scaling, loss_factor, warn_of_wrong_loss_scaling
 
 
@@ -47,3 +48,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave_process_group()

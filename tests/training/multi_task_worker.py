@@ -19,6 +19,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from hf_nlpnotes._compat import CHECKPOINTING
+from hf_nlpnotes.training import leave_process_group
 from hf_nlpnotes.training.multi_task import MultiTaskModel
 from hf_nlpnotes.training.multi_task_data import MultiTaskDataset, TaskDataset, task_datasets
 from hf_nlpnotes.training.multi_task_sampling import TaskSampling
@@ -209,3 +210,4 @@ __all__ = ["CASES", "TASKS", "TaskDataset", "make_data", "make_model", "make_tra
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

@@ -2,10 +2,8 @@
 
 import json
 import logging
-import os
 import random
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -293,15 +291,9 @@ class TestTheWarning:
         assert "The scaling of the loss of Odd is not known" in caplog.text
 
 
-def test_on_two_processes(tmp_path: Path) -> None:
+def test_on_two_processes(torchrun: Callable[..., Any], tmp_path: Path) -> None:
     """Accumulation of 2 on 2 processes: 4 times too large before, equal to one process and one batch afterwards."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", str(Path(__file__).with_name("loss_scaling_worker.py"))]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*command, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = torchrun(Path(__file__).with_name("loss_scaling_worker.py"), tmp_path)
     result = json.loads((tmp_path / "norms.json").read_text(encoding="utf-8"))
     alone = grad_norm(tmp_path, bert(), "sequence", 1)
     assert (result["world_size"], result["factor"], result["warned"]) == (2, 4, True)

@@ -1,9 +1,7 @@
 """Several tasks on two processes: equal to one, the same task everywhere, resumed exactly."""
 
 import importlib.util
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,20 +23,11 @@ def worker() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def ranks(tiny_chinesebert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def ranks(
+    torchrun: Callable[..., Any], tiny_chinesebert_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
     output = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*command, str(WORKER), str(tiny_chinesebert_folder), str(output)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    torchrun(WORKER, tiny_chinesebert_folder, output)
     found = [torch.load(output / f"rank{rank}.pt") for rank in range(2)]
     assert [one["world_size"] for one in found] == [2, 2]
     return found

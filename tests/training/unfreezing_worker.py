@@ -21,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.layers.layer_discovery import layer_groups
+from hf_nlpnotes.training import leave_process_group
 from hf_nlpnotes.training.unfreezing import (
     LISA,
     ChainThaw,
@@ -418,9 +419,9 @@ def main() -> None:
     found["world_size"] = dist.get_world_size()
     torch.save(found, output / f"rank{dist.get_rank()}.pt")
     dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     main()
+    leave_process_group()

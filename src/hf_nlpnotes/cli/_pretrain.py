@@ -104,8 +104,6 @@ def run(args: argparse.Namespace) -> None:
     if args.from_scratch:
         args.defaults = "PretrainingArguments"
     arguments = training_arguments(args, ["--optim", args.optim] if args.optim else [])
-    from torch import distributed
-
     from hf_nlpnotes.recipes import REPORT
     from hf_nlpnotes.recipes.pretraining import (
         ModelOptions,
@@ -156,8 +154,6 @@ def run(args: argparse.Namespace) -> None:
     about = {"task": args.task, "model": model.model_name_or_path, "versions": versions()}
     about |= {"options": pretraining.stated, "examples": sizes}
     publish(pretraining, data, network, before=before, about=about)
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
     if not is_first:
         return
     report = json.loads((output / REPORT).read_text(encoding="utf-8"))

@@ -37,7 +37,14 @@ def new_task(
         defaults: class of `hf_nlpnotes.recipes`, or of `hf_nlpnotes.recipes.pretraining`, with the stock arguments.
         several: whether `--data` takes several names.
     """
-    task = new_command(tasks, name, run, summary=summary, description=description, epilog=epilog)
+
+    def run_and_leave(args: argparse.Namespace) -> None:
+        from hf_nlpnotes.training import leave_process_group
+
+        run(args)
+        leave_process_group()
+
+    task = new_command(tasks, name, run_and_leave, summary=summary, description=description, epilog=epilog)
     task.set_defaults(task=name, defaults=defaults, takes_more=True)
     task.add_argument("--data", required=True, nargs="+" if several else None, help="what to learn from; see below")
     task.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the folder of the model to write")

@@ -9,6 +9,7 @@
 | several tasks | `carry_encoder`, `MultiTaskModel`, `MultiTaskDataset`, `TaskSampling` |
 | gradients under accumulation | `correct_loss_scaling` |
 | folders that are whole or not there | `whole_folder`, `last_whole_checkpoint`, … |
+| the end of one of several processes | `leave_process_group` |
 """
 
 from .checkpoints import claim_folder, is_whole, last_whole_checkpoint, whole_folder
@@ -21,6 +22,7 @@ from .multi_task_collator import MultiTaskCollator
 from .multi_task_data import MultiTaskDataset, TaskDataset, task_datasets
 from .multi_task_sampling import TaskSampling, task_probabilities
 from .parameter_groups import layer_learning_rates, layer_wise_optimizer
+from .processes import leave_process_group
 from .self_distillation import SelfDistillation, distillation_loss
 from .self_ensemble import Averaging, SelfEnsemble
 from .slanted_triangular import SlantedTriangular, slanted_triangular_schedule
@@ -69,6 +71,7 @@ __all__ = [
     "last_whole_checkpoint",
     "layer_learning_rates",
     "layer_wise_optimizer",
+    "leave_process_group",
     "model_card",
     "record_lineage",
     "slanted_triangular_schedule",

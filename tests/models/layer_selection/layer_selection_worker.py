@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hf_nlpnotes._compat import CHECKPOINTING
 from hf_nlpnotes.models.layer_selection import LayerSelectionForSequenceClassification
+from hf_nlpnotes.training import leave_process_group
 
 TEXTS = ["我喜欢猫", "国足今晚出战", "股票涨跌", "北京大学老师开心", "手机芯片", "难过", "酒店服务很好", "天气真好"]
 
@@ -72,8 +73,8 @@ def main() -> None:
     results["world_size"] = dist.get_world_size()
     torch.save(results, output / f"rank{dist.get_rank()}.pt")
     dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

@@ -1,10 +1,5 @@
 """Two processes: the ranks stay equal, they end where one process ends, and only what trains is sent."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -15,14 +10,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, worker):
+def ranks(torchrun, tmp_path_factory, worker):
     """What each of two processes found."""
     output = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", str(Path(worker.__file__)), str(output)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    torchrun(worker.__file__, output, timeout=1200)
     found = [torch.load(output / f"rank{rank}.pt") for rank in range(2)]
     assert [entry["world_size"] for entry in found] == [2, 2]
     return found

@@ -27,6 +27,7 @@ from torch import nn
 
 from .crf_partition import ALGORITHMS, Algorithm, TransitionScores, expectations, log_partition
 from .crf_paths import best_paths, n_best_paths
+from .offloading import weights_in_place
 
 IGNORED = -100
 """The tag of a position that is no part of the chain, as in every loss of transformers."""
@@ -161,7 +162,7 @@ class ConditionalRandomField(nn.Module):
         checked = not torch.compiler.is_compiling()
         if checked:
             self._check_tag_values(tags, chains)
-        neighbours = self._neighbours(chains.emissions.dtype)
+        neighbours = self.transition_scores(chains.emissions.dtype)
         losses = self._log_partition(chains, neighbours) - _score(chains, neighbours, tags, inside)
         if checked and bool((losses == torch.inf).any()):
             raise ValueError(self._forbidden(tags, chains, inside))
@@ -181,7 +182,7 @@ class ConditionalRandomField(nn.Module):
         self._check_shapes(emissions, mask)
         chains = self._chains(emissions, mask)
         self._check_lengths(chains)
-        return self._log_partition(chains, self._neighbours(chains.emissions.dtype))
+        return self._log_partition(chains, self.transition_scores(chains.emissions.dtype))
 
     @torch.no_grad()
     def marginals(self, emissions: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -197,7 +198,7 @@ class ConditionalRandomField(nn.Module):
         self._check_shapes(emissions, mask)
         chains = self._chains(emissions, mask)
         self._check_lengths(chains)
-        neighbours = self._neighbours(chains.emissions.dtype)
+        neighbours = self.transition_scores(chains.emissions.dtype)
         found = expectations(chains.emissions, neighbours, chains.lengths, self._algorithm(chains), self._mixing_steps)
         unary = found.unary
         if chains.order is None:
@@ -221,7 +222,7 @@ class ConditionalRandomField(nn.Module):
         """
         self._check_shapes(emissions, mask)
         chains = self._chains(emissions, mask)
-        found = best_paths(chains.emissions, self._neighbours(chains.emissions.dtype), chains.lengths)
+        found = best_paths(chains.emissions, self.transition_scores(chains.emissions.dtype), chains.lengths)
         lengths = chains.lengths.tolist()
         _check_found(lengths, found.scores.tolist())
         return [row[:length] for row, length in zip(found.tags.tolist(), lengths, strict=True)]
@@ -246,7 +247,7 @@ class ConditionalRandomField(nn.Module):
         self._check_shapes(emissions, mask)
         chains = self._chains(emissions, mask)
         self._check_lengths(chains)
-        neighbours = self._neighbours(chains.emissions.dtype)
+        neighbours = self.transition_scores(chains.emissions.dtype)
         found = n_best_paths(chains.emissions, neighbours, chains.lengths, k)
         lengths, scores = chains.lengths.tolist(), found.scores.tolist()
         _check_found(lengths, [row[0] for row in scores])
@@ -259,6 +260,22 @@ class ConditionalRandomField(nn.Module):
             ]
             for length, *row in zip(lengths, found.tags.tolist(), scores, shares, strict=True)
         ]
+
+    def transition_scores(self, dtype: torch.dtype = torch.float32) -> TransitionScores:
+        """The learned scores of neighbours, first and last tags, -inf where the constraints forbid them.
+
+        Args:
+            dtype: of the scores.
+
+        Returns:
+            `transitions` `(num_tags, num_tags)`, row to column; `start` and `end`, `(num_tags,)`.
+        """
+        with weights_in_place(self):  # decoding is no forward
+            return TransitionScores(
+                self.transitions.to(dtype).where(self.allowed, -torch.inf),
+                self.start_transitions.to(dtype).where(self.allowed_start, -torch.inf),
+                self.end_transitions.to(dtype).where(self.allowed_end, -torch.inf),
+            )
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""
@@ -277,13 +294,6 @@ class ConditionalRandomField(nn.Module):
         order = counts.logical_not().long().argsort(dim=1, stable=True)
         moved = emissions.gather(1, order[:, :, None].expand_as(emissions))
         return _Chains(moved, counts.sum(1), order)
-
-    def _neighbours(self, dtype: torch.dtype) -> TransitionScores:
-        return TransitionScores(
-            self.transitions.to(dtype).where(self.allowed, -torch.inf),
-            self.start_transitions.to(dtype).where(self.allowed_start, -torch.inf),
-            self.end_transitions.to(dtype).where(self.allowed_end, -torch.inf),
-        )
 
     def _algorithm(self, chains: _Chains) -> Algorithm:
         if self.algorithm != "auto":

@@ -36,6 +36,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .offloading import weights_in_place
+
 # Of the official code (allenai/bilm-tf), below the root.
 _VARIANCE_EPSILON = 1e-12
 
@@ -123,17 +125,19 @@ class ScalarMix(nn.Module):
 
     def _coefficients(self) -> torch.Tensor:
         """γ · s, `(num_layers,)` in float32 (or float64)."""
-        logits = self.scalars.to(_at_least_float32(self.scalars.dtype))
-        if self.training and self.dropout > 0:
-            dropped = torch.rand_like(logits) < self.dropout
-            dropped = dropped & ~dropped.all()
-            logits = logits.masked_fill(dropped, -torch.inf)
-        return self.gamma.to(logits.dtype) * logits.softmax(dim=0)
+        with weights_in_place(self):  # `start` is no forward
+            logits = self.scalars.to(_at_least_float32(self.scalars.dtype))
+            if self.training and self.dropout > 0:
+                dropped = torch.rand_like(logits) < self.dropout
+                dropped = dropped & ~dropped.all()
+                logits = logits.masked_fill(dropped, -torch.inf)
+            return self.gamma.to(logits.dtype) * logits.softmax(dim=0)
 
     @torch.no_grad()
     def weights(self) -> torch.Tensor:
         """The weights s of the layers, `(num_layers,)`, float32 on the CPU: they sum to 1, lowest layer first."""
-        return self.scalars.detach().float().softmax(dim=0).cpu()
+        with weights_in_place(self):
+            return self.scalars.detach().float().softmax(dim=0).cpu()
 
     def plot(self, path: str | os.PathLike[str], names: Iterable[str] | None = None) -> None:
         """Draw the weights as bars; see `plot_weights`.

@@ -348,34 +348,29 @@ def _pairs_of_one_type(parsed: Sequence[tuple[str, str]], inside: Sequence[bool]
         yield from ((before, tag) for before in numbers for tag in numbers)
 
 
+def _allowed_of(allowed: AllowedTransitions, scores: TransitionScores) -> TransitionScores:
+    return TransitionScores(
+        _forbid(allowed.transitions, scores.transitions),
+        _forbid(allowed.start, scores.start),
+        _forbid(allowed.end, scores.end),
+    )
+
+
 def _forbid(allowed: NDArray[np.bool_], scores: torch.Tensor) -> torch.Tensor:
     return scores.where(torch.from_numpy(allowed).to(scores.device), -torch.inf)
 
 
 def _of_constraints(allowed: AllowedTransitions | None, logits: torch.Tensor) -> TransitionScores:
-    count = logits.shape[1]
-    zeros = logits.new_zeros(count, count)
-    if allowed is None:
-        return TransitionScores(zeros, zeros[0], zeros[0])
-    return TransitionScores(
-        _forbid(allowed.transitions, zeros), _forbid(allowed.start, zeros[0]), _forbid(allowed.end, zeros[0])
-    )
+    zeros = logits.new_zeros(logits.shape[1], logits.shape[1])
+    scores = TransitionScores(zeros, zeros[0], zeros[0])
+    return scores if allowed is None else _allowed_of(allowed, scores)
 
 
 @torch.no_grad()
 def _of_crf(crf: ConditionalRandomField, allowed: AllowedTransitions | None) -> TransitionScores:
     """The CRF's scores under its own constraints and those of the scheme."""
-    tables = (
-        (crf.transitions, crf.allowed),
-        (crf.start_transitions, crf.allowed_start),
-        (crf.end_transitions, crf.allowed_end),
-    )
-    transitions, start, end = (scores.float().where(table, -torch.inf) for scores, table in tables)
-    if allowed is None:
-        return TransitionScores(transitions, start, end)
-    return TransitionScores(
-        _forbid(allowed.transitions, transitions), _forbid(allowed.start, start), _forbid(allowed.end, end)
-    )
+    scores = crf.transition_scores()
+    return scores if allowed is None else _allowed_of(allowed, scores)
 
 
 def _on(neighbours: TransitionScores, logits: torch.Tensor) -> TransitionScores:

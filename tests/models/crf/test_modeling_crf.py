@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
@@ -245,6 +246,21 @@ class TestEncoders:
             CrfForTokenClassification.from_encoder(bert_folder, device_map=device_map, offload_folder=tmp_path)
         in_one_place = CrfForTokenClassification.from_encoder(bert_folder, device_map={"": "cpu"})
         assert in_one_place.device.type == "cpu"
+
+    def test_weights_that_accelerate_keeps_elsewhere(self, bert_folder):
+        model, inputs = build(bert_folder).eval(), batch()
+        with torch.no_grad():
+            logits = model(**inputs).logits
+        mask = torch.ones(logits.shape[:2])
+        expected = model.decode(logits, mask), model.crf.marginals(logits), model.crf.n_best(logits, k=2)
+        cpu_offload(model, execution_device="cpu")
+        assert model.crf.transitions.is_meta
+        with torch.no_grad():
+            torch.testing.assert_close(model(**inputs).logits, logits)
+        assert model.decode(logits, mask) == expected[0]
+        assert torch.equal(model.crf.marginals(logits), expected[1])
+        assert model.crf.n_best(logits, k=2) == expected[2]
+        assert model.crf.transitions.is_meta, "and they are elsewhere again"
 
     def test_an_encoder_decoder_is_refused(self, tmp_path):
         T5Config(d_model=16, num_layers=1, num_heads=1, d_kv=16, d_ff=16, vocab_size=20).save_pretrained(tmp_path)

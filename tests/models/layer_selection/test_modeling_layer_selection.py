@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -258,6 +259,19 @@ def test_the_encoder_of_a_saved_model_is_taken(bert_folder, tmp_path) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- training
+
+
+def test_weights_that_accelerate_keeps_elsewhere(bert_folder) -> None:
+    model = build(bert_folder).eval()
+    torch.nn.init.normal_(model.model.mix.scalars)
+    weights = model.model.mix.weights()
+    with torch.no_grad():
+        logits = model(**tokens()).logits
+    cpu_offload(model, execution_device="cpu")
+    assert model.model.mix.scalars.is_meta
+    with torch.no_grad():
+        torch.testing.assert_close(model(**tokens()).logits, logits)
+    assert torch.equal(model.model.mix.weights(), weights)
 
 
 def test_the_signature_names_the_columns_of_the_encoder(bert_folder, tiny_chinesebert_folder) -> None:

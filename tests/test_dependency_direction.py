@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "_compat": set(),
     "layers": set(),
     "model_inputs": set(),
+    "_trained_models": set(),
     "question_answering": set(),
     "attention": set(),
     "models": {"layers"},
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "pipelines": {"prompting", "tagging", "question_answering", "model_inputs"},
     "evaluate_modules": {"tagging", "question_answering"},
     # A page around pipelines, which come in through `pipeline()`; the root has the embedded model's folder.
-    "app": {"attention", "model_inputs", "models", "prompting", "tagging", "__init__"},
+    "app": {"_trained_models", "attention", "model_inputs", "models", "prompting", "tagging", "__init__"},
     "_registration": {"models", "pipelines", "layers", "adapters"},
     "__init__": ANYTHING,  # public names, loaded when they are asked for
     "__main__": {"cli"},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hf_nlpnotes
+from hf_nlpnotes._trained_models import head_of, load_trained, naming_the_model
 
 from ._bounds import bounded
 
@@ -140,63 +141,29 @@ def check_models(options: AppOptions) -> None:
     """
     hf_nlpnotes.register()
     for name in filter(None, (options.model, options.tagger, options.reader)):
-        _check_model(name)
-
-
-def _check_model(name: str) -> None:
-    from transformers import AutoConfig
-
-    try:
-        AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except OSError as error:
-        raise OSError(f"The model {name!r} cannot be loaded: {error}") from error
+        head_of(name, trust_remote_code=False)
 
 
 def _pipeline(task: str, model: Any, **options: Any) -> Any:
     import transformers
 
     make: Any = transformers.pipeline  # its overloads know the stock tasks only
-    try:
+    with naming_the_model(model):
         return make(task, model=model, **options)
-    except OSError as error:
-        raise OSError(f"The model {model!r} cannot be loaded: {error}") from error
 
 
 def _tagging_pipeline(name: str, device: str | None) -> Any:
-    return _trained("TokenClassification", name, device, "sequence-tagging", "tag", "examples/ner.py trains one")
+    return _trained("sequence-tagging", name, device, "TokenClassification", "tag", "train tag")
 
 
 def _reading_pipeline(name: str, device: str | None) -> Any:
     return _trained(
-        "QuestionAnswering",
-        name,
-        device,
-        "extractive-question-answering",
-        "answer questions",
-        "examples/question_answering.py trains one",
+        "extractive-question-answering", name, device, "QuestionAnswering", "answer questions", "train answer"
     )
 
 
-def _trained(head: str, name: str, device: str | None, task: str, work: str, way_out: str) -> Any:
-    """A pipeline of a model whose head has been trained: a new head gives random answers."""
-    import transformers
-    from transformers import AutoConfig, AutoTokenizer
-
-    auto_class = getattr(transformers, f"AutoModelFor{head}")
-    try:
-        # Said outright: a thread has no terminal at which to be asked whether a model's own code may run.
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        # Heads for different things may have weights of the same names: that of another class is refused too.
-        classes = config.architectures or ()
-        if classes and not any(one.endswith(f"For{head}") for one in classes):
-            raise ValueError(f"The model {name!r} was not trained to {work}: it is a {classes[0]}; {way_out}.")
-        model, report = auto_class.from_pretrained(name, output_loading_info=True, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except OSError as error:
-        raise OSError(f"The model {name!r} cannot be loaded: {error}") from error
-    if report["missing_keys"]:
-        raise ValueError(
-            f"The model {name!r} was not trained to {work}: its checkpoint has no"
-            f" {', '.join(sorted(report['missing_keys']))}; {way_out}."
-        )
+def _trained(task: str, name: str, device: str | None, head: str, work: str, teacher: str) -> Any:
+    # Said outright: a thread has no terminal at which to be asked whether a model's own code may run.
+    way_out, options = f"`hf-nlpnotes {teacher}` trains one", {"trust_remote_code": False}
+    model, tokenizer = load_trained(head, name, work=work, way_out=way_out, **options)
     return _pipeline(task, model, tokenizer=tokenizer, device=device)

@@ -245,7 +245,8 @@ def _model_field(gr: Any, models: Models, label: str, own: str | None) -> Any:
 
 
 def _error(message: str) -> str:
-    return f'<p class="nlp-error" role="alert">{html.escape(message)}</p>'
+    sentence = message[:1].upper() + message[1:]
+    return f'<p class="nlp-error" role="alert">{html.escape(sentence)}</p>'
 
 
 def _note(text: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +68,8 @@ def make_pipeline(task: str, args: argparse.Namespace, **options: Any) -> Any:
     """A pipeline of a task on the model that the options name."""
     import transformers
 
+    from hf_nlpnotes._trained_models import naming_the_model
+
     make: Any = transformers.pipeline  # its overloads know the stock tasks only
     name = find_model(args.model)
     source = {"model": name}
@@ -80,56 +80,46 @@ def make_pipeline(task: str, args: argparse.Namespace, **options: Any) -> Any:
         # A prompt alone, which names its model, or beside an adapter, which does.
         named = PromptConfig.from_pretrained(name).model
         source = {"prompt": name, **({} if named is None else {"model": named})}
-    with _told_on_a_line(name):
+    with naming_the_model(name):
         return make(task, **source, **loading_options(args), **options)
 
 
 def load(auto_class: str, args: argparse.Namespace) -> tuple[Any, Any]:
     """A model of an Auto class, by its name, and its tokenizer."""
-    model, tokenizer, _ = _loaded(auto_class, args)
-    return model, tokenizer
+    import transformers
+
+    from hf_nlpnotes._trained_models import naming_the_model
+
+    name, options = find_model(args.model), loading_options(args)
+    with naming_the_model(name):
+        model = getattr(transformers, auto_class).from_pretrained(name, **options)
+        return model, transformers.AutoTokenizer.from_pretrained(name, **options)
 
 
-def load_trained(auto_class: str, args: argparse.Namespace, *, to: str, teacher: str) -> tuple[Any, Any]:
+def load_trained(head: str, args: argparse.Namespace, *, work: str, teacher: str) -> tuple[Any, Any]:
     """A model whose head has been trained, and its tokenizer.
 
     Args:
-        auto_class: name of the Auto class.
+        head: what the head is for, as the Auto classes name it.
         args: the command's options.
-        to: what the model must have learnt, for the message.
+        work: what the model must have learnt to do, for the message.
         teacher: the command that trains such a model.
 
     Raises:
         ValueError: the checkpoint has no weights for the head, which would give random results.
     """
-    # Heads for different things may have weights of the same names: ask for the class too.
-    head, expected = head_of(args), auto_class.removeprefix("AutoModelFor")
-    if head is not None and head != expected:
-        raise _untrained(args, to, f"it is {f'a model for {head}' if head else 'an encoder without a head'}", teacher)
-    model, tokenizer, missing = _loaded(auto_class, args)
-    if missing:
-        raise _untrained(args, to, f"its checkpoint has no {', '.join(sorted(missing))}", teacher)
-    return model, tokenizer
+    from hf_nlpnotes import _trained_models
 
-
-def _untrained(args: argparse.Namespace, to: str, why: str, teacher: str) -> ValueError:
-    return ValueError(f"the model {args.model!r} was not trained to {to}: {why}. `hf-nlpnotes {teacher}` trains one")
+    way_out = f"`hf-nlpnotes {teacher}` trains one"
+    options = loading_options(args)
+    return _trained_models.load_trained(head, find_model(args.model), work=work, way_out=way_out, **options)
 
 
 def head_of(args: argparse.Namespace) -> str | None:
     """What a checkpoint's head is for: "MaskedLM", "SequenceClassification", …; "" without one, None if not told."""
-    from transformers import AutoConfig
+    from hf_nlpnotes import _trained_models
 
-    name = find_model(args.model)
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        return None  # an adapter or a prompt, which name their model
-    with _told_on_a_line(name):
-        config = AutoConfig.from_pretrained(name, **loading_options(args))
-    for architecture in config.architectures or ():
-        if "LMHead" in architecture or architecture.endswith("ForPreTraining"):
-            return "MaskedLM" if architecture.endswith("ForPreTraining") else "CausalLM"
-        return architecture.rpartition("For")[2] if "For" in architecture else ""
-    return None
+    return _trained_models.head_of(find_model(args.model), **loading_options(args))
 
 
 def stored_labels(args: argparse.Namespace) -> tuple[str, ...]:
@@ -138,22 +128,3 @@ def stored_labels(args: argparse.Namespace) -> tuple[str, ...]:
 
     name = find_model(args.model)
     return PromptConfig.from_pretrained(name).labels if PromptConfig.is_in(name) else ()
-
-
-def _loaded(auto_class: str, args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
-    import transformers
-
-    name, options = find_model(args.model), loading_options(args)
-    with _told_on_a_line(name):
-        model, report = getattr(transformers, auto_class).from_pretrained(name, output_loading_info=True, **options)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
-    return model, tokenizer, list(report["missing_keys"])
-
-
-@contextmanager
-def _told_on_a_line(name: str) -> Iterator[None]:
-    """Name the model in errors of loading it."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"the model {name!r} cannot be loaded: {error}") from error

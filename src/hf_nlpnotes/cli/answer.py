@@ -124,9 +124,9 @@ def _pipeline(args: argparse.Namespace) -> Any:
     """The pipeline, of a model that has learnt to answer: others give random pieces."""
     device = device_of(args)
     model, tokenizer = load_trained(
-        "AutoModelForQuestionAnswering",
+        "QuestionAnswering",
         args,
-        to="answer questions",
+        work="answer questions",
         teacher="train answer --data DATA --output FOLDER",
     )
     import transformers

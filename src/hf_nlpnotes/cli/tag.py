@@ -162,7 +162,7 @@ def _places(text: str, words: list[str]) -> list[tuple[int, int]]:
 def _pipeline(args: argparse.Namespace, view: str | None) -> Any:
     device = device_of(args)
     model, tokenizer = load_trained(
-        "AutoModelForTokenClassification", args, to="tag", teacher="train tag --data DATA --output FOLDER"
+        "TokenClassification", args, work="tag", teacher="train tag --data DATA --output FOLDER"
     )
     import transformers
 

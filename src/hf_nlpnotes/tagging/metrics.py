@@ -44,6 +44,20 @@ class Scores(NamedTuple):
     f1: float
     support: int
 
+    @classmethod
+    def of_counts(cls, correct: int, predicted: int, gold: int) -> Scores:
+        """Scores of what was counted; 0 where there is nothing to divide by.
+
+        Args:
+            correct: how many are predicted and gold.
+            predicted: how many are predicted.
+            gold: how many there are.
+        """
+        precision = correct / predicted if predicted else 0.0
+        recall = correct / gold if gold else 0.0
+        f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        return cls(precision, recall, f1, gold)
+
 
 @dataclass(frozen=True)
 class SpanCounts:

@@ -104,7 +104,4 @@ def joint_scores(true: Sequence[Sequence[tuple[str, str]]], pred: Sequence[Seque
         gold += len(units[0])
         predicted += len(units[1])
         correct += len(units[0] & units[1])
-    precision = correct / predicted if predicted else 0.0
-    recall = correct / gold if gold else 0.0
-    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return Scores(precision, recall, f1, gold)
+    return Scores.of_counts(correct, predicted, gold)

@@ -43,7 +43,7 @@ def srl_scores(true: Sequence[Frames], pred: Sequence[Frames], *, exclude: Colle
         ValueError: other numbers of sentences.
     """
     overall, _ = _count(true, pred, exclude)
-    return _scores(*overall)
+    return Scores.of_counts(*overall)
 
 
 def srl_scores_by_label(
@@ -57,7 +57,7 @@ def srl_scores_by_label(
         exclude: labels that do not count.
     """
     _, by_label = _count(true, pred, exclude)
-    return {label: _scores(*by_label[label]) for label in sorted(by_label)}
+    return {label: Scores.of_counts(*by_label[label]) for label in sorted(by_label)}
 
 
 def _count(
@@ -82,10 +82,3 @@ def _arguments(frames: Frames, exclude: Collection[str]) -> set[tuple[Hashable, 
         for argument in join_continuations(spans)
         if argument[0].removeprefix("C-") not in exclude
     }
-
-
-def _scores(correct: int, predicted: int, gold: int) -> Scores:
-    precision = correct / predicted if predicted else 0.0
-    recall = correct / gold if gold else 0.0
-    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return Scores(precision, recall, f1, gold)

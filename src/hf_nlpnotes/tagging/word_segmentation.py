@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from .metrics import Scores
 from .schemes import Scheme, Span, spans_to_tags, tags_to_spans
 
 
@@ -38,18 +39,21 @@ class SegmentationScores:
     @property
     def precision(self) -> float:
         """Right words by predicted ones."""
-        return self.correct / self.predicted if self.predicted else 0.0
+        return self._scores.precision
 
     @property
     def recall(self) -> float:
         """Right words by gold ones."""
-        return self.correct / self.gold if self.gold else 0.0
+        return self._scores.recall
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall."""
-        precision, recall = self.precision, self.recall
-        return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        return self._scores.f1
+
+    @property
+    def _scores(self) -> Scores:
+        return Scores.of_counts(self.correct, self.predicted, self.gold)
 
     @property
     def oov_rate(self) -> float | None:

@@ -115,6 +115,8 @@ def reader_folder(tmp_path: Path, official_folder: Path, monkeypatch: pytest.Mon
     return tmp_path
 
 
+# What torch's ONNX exporter says of itself.
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:# The axis name:UserWarning")
 @pytest.mark.parametrize("snippet", snippets("python"), ids=identifier)
 def test_python_snippet(snippet: Snippet, reader_folder: Path) -> None:
     place = f"{snippet.page}:{snippet.line}"

@@ -14,8 +14,8 @@ def test_no_thread_of_the_group_is_left(torchrun, tmp_path) -> None:
     torchrun(Path(__file__).with_name("processes_worker.py"), tmp_path)
     for rank in range(2):
         found = json.loads((tmp_path / f"rank{rank}.json").read_text(encoding="utf-8"))
-        assert {"pt_gloo_runloop", "gloo_tcp_loop"} == set(found["during"]), "else this shows nothing"
-        assert found["after"] == []
+        assert found["came"] > 0, "else this shows nothing"
+        assert found["stayed"] == 0
         assert not found["in a group"]
 
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-# Files of an adapter and of a prompt, which may stand alone.
-_NAMING_THEIR_MODEL: Final = ("adapter_config.json", "prompt.json")
+# Files of an adapter and of a prompt, which may stand alone: they name their model.
+STANDING_ALONE: Final = ("adapter_config.json", "prompt.json")
 
 
 def load_trained(head: str, name: str, *, work: str, way_out: str, **options: Any) -> tuple[Any, Any]:
@@ -30,9 +30,8 @@ def load_trained(head: str, name: str, *, work: str, way_out: str, **options: An
     # Heads for different things may have weights of the same names: ask for the class too.
     found = head_of(name, **options)
     if found is not None and found != head:
-        raise _untrained(
-            name, work, f"it is {f'a model for {found}' if found else 'an encoder without a head'}", way_out
-        )
+        kind = f"a model for {found}" if found else "an encoder without a head"
+        raise _untrained(name, work, f"it is {kind}", way_out)
     with naming_the_model(name):
         auto_class = getattr(transformers, f"AutoModelFor{head}")
         try:
@@ -69,7 +68,7 @@ def head_of(name: str, **options: Any) -> str | None:
     from transformers import AutoConfig
 
     folder = Path(name)
-    if not (folder / "config.json").is_file() and any((folder / file).is_file() for file in _NAMING_THEIR_MODEL):
+    if not (folder / "config.json").is_file() and any((folder / file).is_file() for file in STANDING_ALONE):
         return None
     with naming_the_model(name):
         config = AutoConfig.from_pretrained(name, **options)

@@ -255,7 +255,8 @@ def test_only_the_encoder_of_t5() -> None:
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
 @pytest.mark.parametrize("name", ["bert", "xlm"])
 def test_adapters_belong_to_the_layer_that_they_change(name: str) -> None:
-    peft = pytest.importorskip("peft")
+    import peft
+
     model = small(name, AutoModelForSequenceClassification)
     before = layer_groups(model)
     adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", target_modules=r".*(query|q_lin)"))

@@ -130,7 +130,8 @@ def test_another_model_is_measured_anew(pipe: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's
 def test_an_adapter_that_is_switched_is_measured_anew(pipe: Any) -> None:
-    peft = pytest.importorskip("peft")
+    import peft
+
     pipe.model.add_adapter(peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False))
     with_adapter = pipe(TEXT, LABELS)
     pipe.model.disable_adapters()

@@ -484,7 +484,8 @@ def test_saved_pipelines_load(tokenizer, tiny_chinesebert_folder, tmp_path):
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's
 def test_an_adapter_leaves_the_model_its_inputs(tokenizer):
     """Pinyin and segments, which PEFT's own forward does not name: a fresh LoRA changes nothing."""
-    peft = pytest.importorskip("peft")
+    import peft
+
     labels = scheme_labels(["ARG"], "IOB2")
     config = ChineseBertConfig.from_pretrained(tokenizer.name_or_path, id2label=dict(enumerate(labels)))
     torch.manual_seed(0)

@@ -9,6 +9,15 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from peft import (
+    LoraConfig,
+    MultitaskPromptTuningConfig,
+    PeftConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+)
 from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
@@ -21,22 +30,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from hf_nlpnotes.prompting.adapters import PeftModelForPrompts
 from hf_nlpnotes.prompting.config import PROMPT_FILE, PromptConfig
 from hf_nlpnotes.prompting.model import PromptForSequenceClassification
-
-pytest.importorskip("peft")
-
-from peft import (
-    LoraConfig,
-    MultitaskPromptTuningConfig,
-    PeftConfig,
-    PeftModel,
-    PrefixTuningConfig,
-    PromptEncoderConfig,
-    PromptTuningConfig,
-)
-
-from hf_nlpnotes.prompting.adapters import PeftModelForPrompts
 
 # peft 0.21 asks transformers for an attribute by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")

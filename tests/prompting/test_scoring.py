@@ -214,7 +214,8 @@ def test_inputs_are_those_of_the_model_itself() -> None:
     config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     bert = BertForMaskedLM(config)
     inputs = {name: torch.zeros(1, 2, dtype=torch.long) for name in ("input_ids", "token_type_ids", "pinyin_ids")}
-    peft = pytest.importorskip("peft")
+    import peft
+
     compiled = torch.compile(bert, backend="eager")
     adapted = peft.get_peft_model(BertForMaskedLM(config), peft.LoraConfig(r=2, target_modules=["query"]))
     for model in (bert, compiled, adapted, torch.compile(adapted, backend="eager")):

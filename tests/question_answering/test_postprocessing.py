@@ -38,7 +38,8 @@ def make_case(seed, *, dtype=np.float32, examples=12, coarse=False):
 
 
 def forms_of(features):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     columns = {name: [feature[name] for feature in features] for name in features[0]}
     dense = [[pair or (-1, -1) for pair in row] for row in columns["offset_mapping"]]
     shuffled = datasets.Dataset.from_dict({name: values[::-1] for name, values in columns.items()})

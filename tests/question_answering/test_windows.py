@@ -173,7 +173,8 @@ def test_a_question_that_leaves_no_room_is_cut(tokenizer):
 
 
 def test_it_works_in_datasets_map(tokenizer):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     table = datasets.Dataset.from_dict({**EXAMPLES})
     mapped = table.map(
         prepare_validation_features,

@@ -65,7 +65,8 @@ def gpt2() -> GPT2LMHeadModel:
 
 
 def with_lora(model: Any) -> Any:
-    peft = pytest.importorskip("peft")
+    import peft
+
     return peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"]))
 
 
@@ -183,17 +184,17 @@ class TestThatTheProbeLeavesNoTrace:
 
             def forward(self, *args: Any, **kwargs: Any) -> Any:
                 self.calls += 1
-                self.config.seen = float(torch.rand(()) + random.random() + np.random.rand())  # noqa: NPY002
+                self.config.seen = float(torch.rand(()) + random.random() + np.random.rand())  # noqa: NPY002 (what models draw from)
                 return super().forward(*args, **kwargs)
 
         model = bert(Counting)
-        states = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+        states = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002 (what models draw from)
         honours_num_items(model, {"input_ids": torch.tensor([[5, 6]]), "labels": torch.tensor([1])})
         assert model.calls == 0
         assert not hasattr(model.config, "seen")
         assert torch.equal(torch.get_rng_state(), states[0])
         assert random.getstate() == states[1]
-        assert np.random.get_state()[1].tolist() == states[2]  # noqa: NPY002
+        assert np.random.get_state()[1].tolist() == states[2]  # noqa: NPY002 (what models draw from)
 
     def test_and_no_copy_of_what_a_hook_belongs_to(self) -> None:
         class Owner:

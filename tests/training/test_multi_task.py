@@ -294,7 +294,8 @@ class TestTrainer:
     def test_adapters_learn_on_the_shared_encoder(
         self, model: MultiTaskModel, worker: ModuleType, tiny_chinesebert_folder: Path, tmp_path: Path
     ) -> None:
-        peft = pytest.importorskip("peft")
+        import peft
+
         config = peft.LoraConfig(target_modules=["query"], modules_to_save=["classifier", "qa_outputs"])
         adapted = peft.get_peft_model(model, config)
         trainer, seen = worker.make_trainer(tiny_chinesebert_folder, tmp_path, model, max_steps=8)

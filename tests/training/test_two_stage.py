@@ -221,7 +221,8 @@ class TestSources:
 
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
     def test_an_adapter_is_merged(self, classifier: Any, tmp_path: Path) -> None:
-        peft = pytest.importorskip("peft")
+        import peft
+
         adapted = peft.get_peft_model(classifier, peft.LoraConfig(target_modules=["query"], task_type="SEQ_CLS"))
         with torch.no_grad():
             for name, parameter in adapted.named_parameters():
@@ -241,7 +242,8 @@ class TestSources:
 
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
     def test_a_prefix_is_refused(self, classifier: Any) -> None:
-        peft = pytest.importorskip("peft")
+        import peft
+
         config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)
         with pytest.raises(ValueError, match="cannot be merged into an encoder"):
             carry_encoder(peft.get_peft_model(classifier, config), AutoModelForTokenClassification)

@@ -6,7 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-_CONFIGS = ("config.json", "adapter_config.json", "prompt.json")
+from hf_nlpnotes._trained_models import STANDING_ALONE, naming_the_model
+from hf_nlpnotes._trained_models import head_of as head_of_model
+from hf_nlpnotes._trained_models import load_trained as load_if_trained
+
+_CONFIGS = ("config.json", *STANDING_ALONE)
 
 
 def quiet_libraries() -> None:
@@ -68,8 +72,6 @@ def make_pipeline(task: str, args: argparse.Namespace, **options: Any) -> Any:
     """A pipeline of a task on the model that the options name."""
     import transformers
 
-    from hf_nlpnotes._trained_models import naming_the_model
-
     make: Any = transformers.pipeline  # its overloads know the stock tasks only
     name = find_model(args.model)
     source = {"model": name}
@@ -87,8 +89,6 @@ def make_pipeline(task: str, args: argparse.Namespace, **options: Any) -> Any:
 def load(auto_class: str, args: argparse.Namespace) -> tuple[Any, Any]:
     """A model of an Auto class, by its name, and its tokenizer."""
     import transformers
-
-    from hf_nlpnotes._trained_models import naming_the_model
 
     name, options = find_model(args.model), loading_options(args)
     with naming_the_model(name):
@@ -108,18 +108,14 @@ def load_trained(head: str, args: argparse.Namespace, *, work: str, teacher: str
     Raises:
         ValueError: the checkpoint has no weights for the head, which would give random results.
     """
-    from hf_nlpnotes import _trained_models
-
     way_out = f"`hf-nlpnotes {teacher}` trains one"
     options = loading_options(args)
-    return _trained_models.load_trained(head, find_model(args.model), work=work, way_out=way_out, **options)
+    return load_if_trained(head, find_model(args.model), work=work, way_out=way_out, **options)
 
 
 def head_of(args: argparse.Namespace) -> str | None:
     """What a checkpoint's head is for: "MaskedLM", "SequenceClassification", …; "" without one, None if not told."""
-    from hf_nlpnotes import _trained_models
-
-    return _trained_models.head_of(find_model(args.model), **loading_options(args))
+    return head_of_model(find_model(args.model), **loading_options(args))
 
 
 def stored_labels(args: argparse.Namespace) -> tuple[str, ...]:

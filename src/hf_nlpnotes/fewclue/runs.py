@@ -78,7 +78,7 @@ def limited(task: FewClueTask, limit: int | None) -> FewClueTask:
         return task
     if limit < 1:
         raise ValueError(f"limit must be a positive whole number, got {limit!r}.")
-    places = sorted(random.Random(_SAMPLE_SEED).sample(range(len(task.test)), limit))  # noqa: S311
+    places = sorted(random.Random(_SAMPLE_SEED).sample(range(len(task.test)), limit))  # noqa: S311 (no secret)
     test = [task.test[place] for place in places]
     return FewClueTask(task.name, task.template, task.words, task.test_name, test, task.splits)
 

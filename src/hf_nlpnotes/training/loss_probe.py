@@ -109,7 +109,7 @@ def _no_traces(parameters: list[nn.Parameter]) -> Iterator[None]:
             yield
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)  # noqa: NPY002  (as above)
 
 
 def _on(device: torch.device, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def test_words_of_tokens():
     tokens = ["[CLS]", "我", "喜", "欢", "py", "##thon", "。", "[SEP]", "##x", "猫", "[SEP]"]
     special = [token.startswith("[") for token in tokens]
     assert words_of_tokens(tokens, special) == [-1, 0, 1, 2, 3, 3, 4, -1, 5, 6, -1]
-    cut = lambda text: text.replace("喜欢", " 喜欢 ").split() if "喜欢" in text else list(text)  # noqa: E731
+    cut = lambda text: text.replace("喜欢", " 喜欢 ").split() if "喜欢" in text else list(text)  # noqa: E731 (short)
     assert words_of_tokens(tokens, special, cut) == [-1, 0, 1, 1, 2, 2, 3, -1, 4, 5, -1]
     with pytest.raises(ValueError, match="cover 1 of 3"):
         words_of_tokens(tokens, special, lambda text: text[:1])

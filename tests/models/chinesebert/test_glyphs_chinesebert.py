@@ -364,7 +364,8 @@ def test_save_checks_what_it_is_given(tmp_path, table):
 
 
 def test_a_model_keeps_the_bitmaps_as_packed_here(latin_font):
-    torch = pytest.importorskip("torch")
+    import torch
+
     from hf_nlpnotes.models.chinesebert import ChineseBertConfig, ChineseBertModel
 
     tokens = ["[PAD]", "a", "b"]

@@ -317,7 +317,7 @@ class DataCollatorForChineseBertMaskedLM:
         else:
             words = np.asarray(brought)
             if words.dtype.kind not in "iu":  # with None, or what arrays have in its stead: NaN
-                none = [word is None or word != word for word in brought]  # noqa: PLR0124
+                none = [word is None or word != word for word in brought]  # noqa: PLR0124 (NaN)
                 words = np.array([NO_WORD if no else int(w) for w, no in zip(brought, none, strict=True)], np.int64)
         if len(words) != len(example["input_ids"]):
             expected = len(example["input_ids"])

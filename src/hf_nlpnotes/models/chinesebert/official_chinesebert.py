@@ -387,7 +387,7 @@ def _glyph_summary(files: tuple[tuple[str, int], ...]) -> tuple[tuple[int, ...] 
     for path in (Path(name) for name, _ in files):
         if path.suffix == ".safetensors":
             with _open_safetensors(path) as archive:
-                tables = [archive.get_tensor(name) for name in archive.keys() if full_name(name) == GLYPHS]  # noqa: SIM118
+                tables = [archive.get_tensor(name) for name in archive.keys() if full_name(name) == GLYPHS]  # noqa: SIM118 (no mapping)
         else:
             tables = [value for name, value in read_weights([path]).items() if full_name(name) == GLYPHS]
         for table in tables:

@@ -1,10 +1,13 @@
 """What the tests of all commands share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from huggingface_hub.utils import logging as hub_logging
 from transformers.utils import logging
+
+import hf_nlpnotes
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +18,9 @@ def quiet_libraries() -> Iterator[None]:
     logging.set_verbosity(verbosity)
     logging.enable_progress_bar()
     hub_logging.set_verbosity(of_hub)
+
+
+@pytest.fixture
+def tiny(tiny_chinesebert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny random model stands in for the embedded one."""
+    monkeypatch.setattr(hf_nlpnotes, "EMBEDDED_MODEL", str(tiny_chinesebert_folder))
